@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -208,6 +208,64 @@ def load_matrix(
     )
 
 
+def load_layers(
+    warehouse: Warehouse,
+    space: Space,
+    layers: Sequence[int],
+    prompt_set: str,
+    *,
+    allow_missing: bool = False,
+) -> Iterator[Matrix]:
+    """What `load_matrix` gives at each layer; rows that all layers have are looked up once."""
+    expected, complete = count_prompts(warehouse, prompt_set), dict[int, int]()
+    if TokenPooling.find(space.pooling) is None:
+        counts = warehouse.query(
+            """
+            select unnest(layers) as layer, count(*) as count
+            from v_stored
+            where
+                model = ? and model_id = ? and site = ? and pooling = ? and template = ?
+                and prompt_id in (select prompt_id from prompts where prompt_set = ?)
+            group by layer
+            """,
+            [*space.key, prompt_set],
+        )
+        complete = dict(zip(*counts.to_pydict().values(), strict=True))
+    described: Matrix | None = None
+    for layer in layers:
+        at_layer = space.at(layer)
+        if described is not None and complete.get(layer) == expected:
+            yield replace(
+                described,
+                read=partial(_read_vectors, warehouse, at_layer, text_array(described.ids)),
+                query=_rows_query(at_layer, prompt_set, None, f"{_DESCRIPTION}, vector"),
+            )
+            continue
+        matrix = load_matrix(warehouse, at_layer, prompt_set, allow_missing=allow_missing)
+        if complete.get(layer) == expected:
+            described = replace(matrix)  # A copy: this one is to hold no vectors.
+        yield matrix
+
+
+def read_together(
+    warehouse: Warehouse, space: Space, matrices: Mapping[str, Matrix]
+) -> dict[str, Matrix]:
+    """The matrices of one space: whichever vectors are needed first, all are read in one pass."""
+    ids = {name: text_array(matrix.ids) for name, matrix in matrices.items()}
+    union = np.unique(np.concatenate(list(ids.values())))
+
+    @cache
+    def read() -> Rows:
+        return _read_vectors(warehouse, space, union)
+
+    def read_part(name: str) -> Rows:
+        return take(read(), np.searchsorted(union, ids[name]))
+
+    return {
+        name: replace(matrix, read=partial(read_part, name)) for name, matrix in matrices.items()
+    }
+
+
 def _how_to_ingest(warehouse: Warehouse, space: Space, prompt_set: str) -> str:
     if is_imported(warehouse.connection, f"{space.model}@{space.model_id}"):
         return "this model's vectors were imported: import these too with `axes activations import`"
@@ -271,7 +329,13 @@ def _place_vectors(
     # ids that the set does not have are masked out.
     order = np.argsort(prompt_ids)
     sorted_ids = prompt_ids[order]
-    batches = layer_batches(warehouse.connection, space.model, space.columns, space.layer)
+    batches = layer_batches(
+        warehouse.connection,
+        space.model,
+        space.columns,
+        space.layer,
+        prompt_ids=pa.array(prompt_ids).cast(pa.string()),
+    )
     for ids, block in batches:
         nearest, is_in_set = find_rows(sorted_ids, text_array(ids))
         rows = order[nearest]

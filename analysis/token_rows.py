@@ -27,6 +27,8 @@ from axes.warehouse.names import sql_literal
 # Rows of the prompts, their first token and one past the last, and tokens `[token, d_model]`.
 Block = tuple[Int[np.ndarray, " prompt"], Int[np.ndarray, "prompt 2"], np.ndarray]
 
+_PRODUCT_BYTES = 1 << 19
+
 
 @dataclass(frozen=True)
 class TokenRows:
@@ -69,15 +71,14 @@ class TokenRows:
     def project(self, directions: Float[np.ndarray, "d_model axis"]) -> np.ndarray:
         """Scores `[row, axis]` of the prompts on each direction."""
         scores = np.empty((len(self), directions.shape[1]))
-        for rows, spans, tokens in self.blocks():
-            # A prompt at a time, whose conversion to float64 stays in the cache.
-            along = (tokens[start:end] @ directions for start, end in spans)
-            scores[rows] = np.stack([self.pooling.score(each) for each in along])
+        for rows, spans, along in self.blocks(directions):
+            scores[rows] = np.stack([self.pooling.score(along[start:end]) for start, end in spans])
         return scores
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self, directions: np.ndarray | None = None) -> Iterator[Block]:
         """All prompts, some at a time, each with its tokens but the first, by the order of files.
 
+        With `directions` `[d_model, axis]`, projections `[token, axis]` are in the tokens' place.
         Raises `QueryError` where the tokens of a prompt are missing or do not lie together.
         """
         order = np.argsort(self.ids)
@@ -92,6 +93,8 @@ class TokenRows:
         # The last prompt of a batch may go on in the next one.
         rows, tokens = np.empty(0, np.int64), np.empty((0, self.space.d_model), np.float32)
         for ids, vectors in batches:
+            if directions is not None:
+                vectors = _projected(vectors, directions)
             places, is_in_set = find_rows(sorted_ids, text_array(ids))
             if not is_in_set.all():
                 places, vectors = places[is_in_set], vectors[is_in_set]
@@ -109,6 +112,15 @@ class TokenRows:
             yield _block(is_read, rows[:1], np.zeros(1, np.int64), tokens)
         if not is_read.all():
             raise QueryError(f"{(~is_read).sum()} prompts lost their tokens while they were read")
+
+
+def _projected(
+    tokens: np.ndarray, directions: Float[np.ndarray, "d_model axis"]
+) -> Float[np.ndarray, "token axis"]:
+    # As many tokens at a time as stay in the cache when they are converted to float64.
+    step = max(_PRODUCT_BYTES // tokens.itemsize // max(tokens.shape[1], 1), 1)
+    starts = range(0, len(tokens), step)
+    return np.concatenate([tokens[start : start + step] @ directions for start in starts])
 
 
 def _mean(tokens: np.ndarray, query: np.ndarray | None) -> Float[np.ndarray, " d_model"]:

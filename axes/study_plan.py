@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from axes.analysis.study.definition import (
     read_study_file,
 )
 from axes.ingest.models.registry import ModelSpec, group_members, known_as, resolve
-from axes.warehouse.connection import is_imported
+from axes.warehouse.connection import is_imported, rows
 from axes.warehouse.errors import DefinitionError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.names import did_you_mean
@@ -24,6 +25,8 @@ from axes.warehouse.storage.store import store_at
 
 _MODEL_KEYS = {"group", "models", "reference"}
 _PROMPT_KEYS = {"prompts", "concepts"}
+# What a study may be repeated with: how a prompt is written and which of its tokens are read.
+CHOICES = ("pooling", "template")
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ def plan_studies(
 ) -> list[PlannedStudy]:
     """The studies of a file (its path, or the name of one of the package), or of options alone.
 
-    `options` go before the keys of the file. Raises `DefinitionError` for a file that does not
+    `options` go before the keys of the file; several poolings or templates, with commas, are a
+    study for each. Raises `DefinitionError` for a file that does not
     exist or is wrong; `hints` are other words that could have been meant.
     """
     file = StudyFile(Path(), ({},), {})
@@ -61,11 +65,14 @@ def plan_studies(
     replaced = replaced | (_PROMPT_KEYS if _PROMPT_KEYS & options.keys() else set())
     if options.keys() >= _PROMPT_KEYS:
         raise DefinitionError("give --prompts or --concepts, not both")
+    listed = {name: options[name].split(",") for name in CHOICES if name in options}
+    if "concepts" in options:
+        listed["prompts"] = options["concepts"]
     planned = []
     for settings in file.studies:
         kept = {key: value for key, value in settings.items() if key not in replaced}
-        for prompts in options.get("concepts", ("",)):
-            chosen = {"prompts": prompts} if prompts else {}
+        for values in itertools.product(*listed.values()):
+            chosen = dict(zip(listed, values, strict=True))
             planned.append(_plan_study({**kept, **options, **chosen}, file.published))
     return list({each.definition: each for each in planned}.values())
 
@@ -129,7 +136,14 @@ def run_planned(
         if not no_ingest:
             _ingest_missing(root, planned, device, dtype)
         definition, published = planned.definition, planned.published
-        study_id = run_study(root, definition, published=published, memory_limit=memory_limit)
+        is_first = definition.prompts in planned.concepts[:1]
+        study_id = run_study(
+            root,
+            definition,
+            concepts=planned.concepts if is_first else (),
+            published=published,
+            memory_limit=memory_limit,
+        )
         if sensitivity:
             measure_sensitivity(root, study_id, definition, memory_limit=memory_limit)
         yield study_id
@@ -153,6 +167,44 @@ def run_concepts(
     return [
         concepts.run_concepts(root, group, memory_limit=memory_limit) for group in groups.values()
     ]
+
+
+def direction_angles(
+    root: Path, studies: Sequence[PlannedStudy], study_ids: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Angles between each model's directions by the poolings and templates of several studies."""
+    definitions = [planned.definition for planned in studies]
+    if len({tuple(getattr(each, name) for name in CHOICES) for each in definitions}) < 2:
+        return []
+    return rows(
+        Warehouse.open(root).connection,
+        """
+        with directions as (
+            select distinct axis_id
+            from evaluations
+            where list_contains(?, study_id) and scorer = 'native' and axis_id is not null
+        )
+        select * exclude (axis_id, other_axis_id, model_id, site)
+        from v_direction_angles
+        where
+            axis_id in (select axis_id from directions)
+            and other_axis_id in (select axis_id from directions)
+        order by all
+        """,
+        [study_ids],
+    )
+
+
+def report_file(
+    report: Path, planned: PlannedStudy, studies: Sequence[PlannedStudy], study_id: str
+) -> Path:
+    """The file of a study's report: as given for the only one, else with its group in its name."""
+    if len(studies) == 1:
+        return report
+    labels = [each.definition.label for each in studies]
+    label = planned.definition.label
+    name = label if labels.count(label) == 1 else f"{label}-{study_id[:8]}"
+    return report.with_stem(f"{report.stem}-{name}")
 
 
 def import_sets(root: Path, studies: Iterable[PlannedStudy]) -> None:

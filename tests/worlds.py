@@ -406,11 +406,13 @@ def make_concepts(
     pairs: int = 100,
     strength: float = 2.0,
     topic: float = 1.0,
+    layer_count: int = 1,
+    benign_count: int = 200,
     seed: int = 0,
 ) -> None:
     """Models that show several concepts, each a set that is moved along one of `axes` `[LATENT]`.
 
-    `strength` and `topic` as for `make_group`; the classes of a set are read in one layer.
+    `strength` and `topic` as for `make_group`; every layer has the same rows.
     """
     random = np.random.default_rng(seed)
     maps = {
@@ -418,7 +420,7 @@ def make_concepts(
         for model, width in widths.items()
     }
     sets: dict[str, tuple[np.ndarray, np.ndarray | None]] = {
-        BENIGN: (2 * random.standard_normal((200, LATENT)), None)
+        BENIGN: (2 * random.standard_normal((benign_count, LATENT)), None)
     }
     for name, axis in axes.items():
         labels = np.arange(2 * pairs) % 2 == 0
@@ -429,9 +431,10 @@ def make_concepts(
     for name, (latent, labels) in sets.items():
         write_prompt_set(root, name, len(latent), labels)
     for model, width in widths.items():
-        write_model(root, model, width, 1)
+        write_model(root, model, width, layer_count)
         for name, (latent, _) in sets.items():
-            write_activations(root, model, 0, name, latent @ maps[model])
+            for layer in range(layer_count):
+                write_activations(root, model, layer, name, latent @ maps[model])
 
 
 def kway_accuracy(count: int, distance: float) -> float:

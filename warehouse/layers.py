@@ -58,10 +58,13 @@ def layer_batches(
     keys: Mapping[str, str],
     layer: int,
     table: str = "activations",
+    *,
+    prompt_ids: pa.Array | None = None,
 ) -> Iterator[tuple[pa.Array, np.ndarray]]:
     """Prompt ids and float32 `[row, d_model]` of the rows of `model` at `layer` with these `keys`.
 
-    Of `prompt_tokens` each token is a row; those of a prompt come one after the other.
+    With `prompt_ids`, files that hold activations of none of these are left out. Of `prompt_tokens`
+    each token is a row; those of a prompt come one after the other.
 
     Raises `FileNotFoundError` where a compaction came between listing and reading, in which case it
     can be called again, and `QueryError` for a file that is broken.
@@ -69,7 +72,7 @@ def layer_batches(
     if is_limited(connection):
         yield from _by_sql(connection, model, keys, layer, table)
     else:
-        yield from _by_arrow(connection, model, keys, layer, table)
+        yield from _by_arrow(connection, model, keys, layer, table, prompt_ids)
 
 
 def stored_layers(
@@ -111,12 +114,17 @@ def _by_sql(
 
 
 def _by_arrow(
-    connection: Connection, model: str, keys: Mapping[str, str], layer: int, table: str
+    connection: Connection,
+    model: str,
+    keys: Mapping[str, str],
+    layer: int,
+    table: str,
+    prompt_ids: pa.Array | None,
 ) -> Iterator[tuple[pa.Array, np.ndarray]]:
     values: dict[str, str | int] = {**keys, "layer": layer}
     try:
         store = store_at(root_of(connection))
-        files = _files(connection, store, model, keys, layer, table)
+        files = _files(connection, store, model, keys, layer, table, prompt_ids)
         for group in _decoded(_row_groups(store, files, values)):
             if len(group):
                 yield group.column("prompt_id").combine_chunks(), vectors(group.column("vector"))
@@ -191,14 +199,19 @@ def _files(
     keys: Mapping[str, str],
     layer: int,
     table: str,
+    prompt_ids: pa.Array | None,
 ) -> list[Path]:
     """The files with rows of the layer, and those that came after the index was read."""
     folder = partition_folder(store.root, TABLES[table], model)
     if table != "activations":  # Of the others there is no index of keys.
         return store.files(folder)
     conditions = " and ".join(f"{name} = ${name}" for name in keys)
+    cursor = connection.cursor()
+    if prompt_ids is not None:
+        cursor.register("wanted_prompts", pa.table({"prompt_id": prompt_ids}))
+        conditions += " and prompt_id in (select prompt_id from wanted_prompts)"
     files = query(
-        connection,
+        cursor,
         f"""
         select file, bool_or({conditions} and list_contains(layers, $layer)) as is_wanted
         from v_stored

@@ -20,6 +20,10 @@ from axes.analysis.stats.auroc import Estimate, Groups, Labels, share_estimate
 
 Items = Float[np.ndarray, "item d"]
 Concepts = Int[np.ndarray, " item"]
+Weights = Float[np.ndarray, "*draw concept item"]
+
+# Nulls are drawn so many at a time: one product for all of them, of bounded memory.
+_DRAWS = 50
 
 
 @dataclass(frozen=True)
@@ -51,34 +55,33 @@ class Counterparts:
 
 
 def concept_axes(
-    sources: Sequence[Items], weights: Float[np.ndarray, "concept item"], universal: str = "svd"
-) -> Float[np.ndarray, "concept d"]:
+    sources: Sequence[Items], weights: Weights, universal: str = "svd"
+) -> Float[np.ndarray, "*draw concept d"]:
     """One unit axis per concept: its weighted sum of items, shared by several models' items.
 
     `sources` are the same items in one space, of each model; `universal` makes one axis of many.
     """
-    by_model = [_units(weights @ items) for items in sources]
+    by_model = [_units(np.tensordot(weights, items, axes=1)) for items in sources]
     if len(by_model) == 1:
         return by_model[0]
-    of_concept = np.stack(by_model, axis=1)
-    return _units(np.stack([universal_axis(each, universal).vector for each in of_concept]))
+    return _units(universal_axis(np.stack(by_model, axis=-2), universal).vector)
 
 
-def class_weights(concepts: Concepts, count: int) -> Float[np.ndarray, "concept item"]:
+def class_weights(concepts: Int[np.ndarray, "*draw item"], count: int) -> Weights:
     """Weights that take the mean of each concept's items; zero for one without items."""
-    hot = np.arange(count)[:, None] == concepts
-    return hot / np.maximum(hot.sum(axis=1, keepdims=True), 1)
+    hot = np.arange(count)[:, None] == concepts[..., None, :]
+    return hot / np.maximum(hot.sum(axis=-1, keepdims=True), 1)
 
 
 def predict_concepts(
     items: Items,
-    concepts: Concepts,
+    concepts: Int[np.ndarray, "*draw item"],
     folds: Groups,
     *,
     sources: Sequence[Items] = (),
     universal: str = "svd",
-) -> Concepts:
-    """The concept predicted for every item by axes of the other folds.
+) -> Int[np.ndarray, "*draw item"]:
+    """The concept predicted for every item by axes of the other folds, for each draw of concepts.
 
     `sources` are the same items in other models, if their shared axes are to predict and not those
     of `items` itself; all in one space.
@@ -88,10 +91,12 @@ def predict_concepts(
     for fold in np.unique(folds):
         seen = folds != fold
         weights = class_weights(np.where(seen, concepts, -1), count)
-        scores = items @ concept_axes(sources or [items], weights, universal).T
-        sizes = np.sqrt(np.square(scores[seen]).mean(axis=0))
-        scores = np.divide(scores, sizes, out=np.zeros_like(scores), where=sizes > 0)
-        predicted[~seen] = scores[~seen].argmax(axis=1)
+        axes = concept_axes(sources or [items], weights, universal)
+        scores = np.tensordot(axes, items.T, axes=1)
+        sizes = np.sqrt(np.square(scores[..., seen]).mean(axis=-1, keepdims=True))
+        unseen = scores[..., ~seen]
+        unseen = np.divide(unseen, sizes, out=np.zeros_like(unseen), where=sizes > 0)
+        predicted[..., ~seen] = unseen.argmax(axis=-2)
     return predicted
 
 
@@ -125,10 +130,13 @@ def permuted_accuracies(
     count: int = 200,
     seed: int = 0,
 ) -> Float[np.ndarray, " shuffle"]:
-    """Accuracies of what `predict` gives for concepts dealt again, which it is fitted on."""
+    """Accuracies of what `predict`, fitted on them, gives for draws of concepts dealt again."""
     random = np.random.default_rng(seed)
-    dealt = [_dealt_again(concepts, folds, random) for _ in range(count)]
-    return np.array([balanced_accuracy(predict(each), each).estimate for each in dealt])
+    dealt = np.stack([_dealt_again(concepts, folds, random) for _ in range(count)])
+    parts = np.split(dealt, range(_DRAWS, count, _DRAWS))
+    predicted = np.concatenate([predict(part) for part in parts])
+    pairs = zip(predicted, dealt, strict=True)
+    return np.array([balanced_accuracy(each, truth).estimate for each, truth in pairs])
 
 
 def permutation_p_value(estimate: float, null: Float[np.ndarray, " shuffle"]) -> float:
@@ -153,12 +161,13 @@ def axis_cosines(
     weights = class_weights(concepts, int(concepts.max()) + 1)
     axes = concept_axes(sources, weights, universal)
     residuals = [items - (weights @ items)[concepts] for items in sources]
-    null = np.empty((count, len(axes), len(axes)))
-    for index in range(count):
-        signs = random.choice([-1.0, 1.0], size=len(concepts))
-        drawn = concept_axes(residuals, weights * signs, universal)
-        null[index] = drawn @ drawn.T
-    return axes @ axes.T, null
+    null = []
+    for start in range(0, count, _DRAWS):
+        size = (min(_DRAWS, count - start), 1, len(concepts))
+        signed = weights * random.choice([-1.0, 1.0], size=size)
+        drawn = concept_axes(residuals, signed, universal)
+        null.append(drawn @ drawn.swapaxes(1, 2))
+    return axes @ axes.T, np.concatenate(null)
 
 
 def _units(vectors: Float[np.ndarray, "*many d"]) -> Float[np.ndarray, "*many d"]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
-from axes.analysis.activations import blocks, mean
+from axes.analysis.activations import BLOCK_BYTES, blocks, mean
 from axes.analysis.methods.covariance import mean_and_variance
 from axes.analysis.stats.auroc import Labels
 from axes.warehouse.layers import Rows
@@ -36,11 +36,15 @@ def logistic_fitter(
     def fit(labels: Labels) -> Float[np.ndarray, " d_model"]:
         share = float(np.clip(mean(labels[:, None], where)[0], 1e-12, 1 - 1e-12))
         start = np.append(np.zeros(len(centre)), np.log(share / (1 - share)))
+        # The loss asks for the rows dozens of times: those of one block are converted once.
+        parts = list[tuple[np.ndarray, np.ndarray]]()
+        if 4 * len(x) * len(centre) <= BLOCK_BYTES:
+            parts = [(block.astype(float), y) for block, y in blocks(x, labels, where=where)]
 
         def loss(point: np.ndarray) -> tuple[float, np.ndarray]:
             weights, offset = point[:-1] / scale, point[-1] - centre @ (point[:-1] / scale)
             total, slope, slope_offset, count = 0.0, np.zeros(len(centre)), 0.0, 0
-            for block, kind in blocks(x, labels, where=where):
+            for block, kind in parts or blocks(x, labels, where=where):
                 margins = block @ weights + offset
                 errors = expit(margins) - kind
                 total += float(np.logaddexp(0.0, np.where(kind, -margins, margins)).sum())

@@ -313,8 +313,8 @@ def bootstrap_angles(
 
     mapped = [_mapped(model, directions(model.x)) for model in models]
     # [model, resample, d_reference] -> for each resample the axis of its [model, d_reference].
-    axes = [universal_axis(aligned, shared).vector for aligned in np.stack(mapped, axis=1)]
-    return np.degrees(np.arccos(np.clip(np.stack(axes) @ axis, -1.0, 1.0)))
+    axes = universal_axis(np.stack(mapped, axis=1), shared).vector
+    return np.degrees(np.arccos(np.clip(axes @ axis, -1.0, 1.0)))
 
 
 def _differences(

@@ -15,15 +15,18 @@ from axes.warehouse.errors import AxisError
 class UniversalAxis:
     """The axis; `weights` make it out of the directions: `weights @ directions == vector`."""
 
-    vector: Float[np.ndarray, " d_model"]
-    singular_values: Float[np.ndarray, " component"]
-    weights: Float[np.ndarray, " model"]
+    vector: Float[np.ndarray, "*draw d_model"]
+    singular_values: Float[np.ndarray, "*draw component"]
+    weights: Float[np.ndarray, "*draw model"]
 
 
 def universal_axis(
-    directions: Float[np.ndarray, "model d_model"], method: str = "svd"
+    directions: Float[np.ndarray, "*draw model d_model"], method: str = "svd"
 ) -> UniversalAxis:
-    """The axis shared by unit directions, which are not centred (that would take it away)."""
+    """The axis shared by unit directions, which are not centred (that would take it away).
+
+    Of several draws of the directions, one axis for each.
+    """
     return load(find_method("universal axis", UNIVERSALS, method, AxisError))(directions)
 
 
@@ -37,7 +40,7 @@ def leave_one_out_axes(
     ]
 
 
-def leading_direction(directions: Float[np.ndarray, "model d_model"]) -> UniversalAxis:
+def leading_direction(directions: Float[np.ndarray, "*draw model d_model"]) -> UniversalAxis:
     """The first right singular vector: the axis with the largest sum of squared cosines.
 
     A model that points the other way supports it as well. Its sign is fixed so that the mean inner
@@ -45,19 +48,24 @@ def leading_direction(directions: Float[np.ndarray, "model d_model"]) -> Univers
     is sqrt(k).
     """
     left, singular_values, right = np.linalg.svd(directions, full_matrices=False)
-    sign = 1.0 if (directions @ right[0]).mean() >= 0 else -1.0
-    return UniversalAxis(sign * right[0], singular_values, sign * (left[:, 0] / singular_values[0]))
+    axis = right[..., 0, :]
+    along = (directions @ axis[..., None]).mean(axis=-2)
+    sign = np.where(along >= 0, 1.0, -1.0)
+    weights = left[..., 0] / singular_values[..., :1]
+    return UniversalAxis(sign * axis, singular_values, sign * weights)
 
 
-def mean_direction(directions: Float[np.ndarray, "model d_model"]) -> UniversalAxis:
+def mean_direction(directions: Float[np.ndarray, "*draw model d_model"]) -> UniversalAxis:
     """The mean scaled to unit length: the axis with the largest sum of cosines.
 
     A model that points the other way takes away from the others.
     """
-    singular_values = np.linalg.svd(directions, full_matrices=False)[1]
-    length = float(np.linalg.norm(directions.sum(axis=0)))
-    weights = np.full(len(directions), 1 / length if length else 0.0)
-    return UniversalAxis(weights @ directions, singular_values, weights)
+    singular_values = np.linalg.svd(directions, compute_uv=False)
+    total = directions.sum(axis=-2)
+    length = np.linalg.norm(total, axis=-1, keepdims=True)
+    weight = np.divide(1.0, length, where=length > 0, out=np.zeros_like(length))
+    weights = np.repeat(weight, directions.shape[-2], axis=-1)
+    return UniversalAxis(weight * total, singular_values, weights)
 
 
 def singular_value_gap(singular_values: Float[np.ndarray, "*draw component"]) -> np.ndarray:

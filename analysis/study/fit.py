@@ -16,7 +16,9 @@ from axes.analysis.activations import (
     Space,
     find_space,
     layers_of,
+    load_layers,
     load_matrix,
+    read_together,
     require_classes,
 )
 from axes.analysis.methods import DIRECTIONS
@@ -41,6 +43,7 @@ from axes.analysis.stats.auroc import Scores, auroc
 from axes.analysis.study.definition import MIN_ALIGNMENT_ROWS, StudyDefinition
 from axes.warehouse.errors import CoverageError
 from axes.warehouse.handle import Warehouse
+from axes.warehouse.layers import TokenPooling
 from axes.warehouse.progress import track
 from axes.warehouse.runs import Run
 from axes.warehouse.writer import content_key
@@ -185,9 +188,16 @@ def _best_layer(definition: StudyDefinition, layers: Sequence[Matrix]) -> int:
 
 
 def fit_study(
-    warehouse: Warehouse, run: Run, definition: StudyDefinition, members: Sequence[Member]
+    warehouse: Warehouse,
+    run: Run,
+    definition: StudyDefinition,
+    members: Sequence[Member],
+    concepts: Sequence[str] = (),
 ) -> FittedStudy:
-    """Native, aligned, universal and leave-one-out axes, registered and projected on."""
+    """Native, aligned, universal and leave-one-out axes, registered and projected on.
+
+    Native directions of `concepts`, prompt sets that are studied next, are fitted too.
+    """
     reference = members[definition.models.index(definition.reference)]
     alignments = []
     with track("align", len(members), "models") as advance:
@@ -203,6 +213,7 @@ def fit_study(
             member.space,
             definition.prompts,
             definition.evaluate,
+            concepts=concepts,
             method=definition.direction,
             allow_missing=definition.allow_missing,
         )
@@ -300,6 +311,7 @@ def fit_native(
     prompt_set: str,
     evaluate: Sequence[str] = (),
     *,
+    concepts: Sequence[str] = (),
     method: str = "mean_diff",
     allow_missing: bool = False,
 ) -> list[Axis]:
@@ -307,16 +319,22 @@ def fit_native(
 
     That is every block of a model with all layers ingested; an import may bring only some.
     Each direction is projected on the prompts it was fitted on and on the sets of `evaluate`.
+    Directions of `concepts`, sets that are stored at the same layers, are fitted and stored in the
+    same pass, and not returned.
     """
     registered = registered_directions(warehouse, space)
     axes: list[Axis] = []
-    scored: dict[str, list[Scored]] = {name: [] for name in (prompt_set, *evaluate)}
-    prompt_ids: dict[str, tuple[str, ...]] = {}
-    counts: dict[str, dict[str, int]] = {}
     stored = layers_of(warehouse, space, prompt_set)
     layers = stored or range(space.layer_count)
+    others = [name for name in concepts if layers_of(warehouse, space, name) == layers]
+    fitted = tuple(dict.fromkeys((prompt_set, *others)))
+    scored: dict[str, list[Scored]] = {name: [] for name in (*fitted, *evaluate)}
+    prompt_ids: dict[str, tuple[str, ...]] = {}
+    counts: dict[str, dict[str, int]] = {}
     if len(layers) < space.layer_count:
         run.messages.append(f"{len(layers)} of {space.layer_count} layers are stored")
+    load = partial(load_layers, warehouse, allow_missing=allow_missing)
+    by_layer = {name: load(space, layers, name) for name in scored}
     with track(f"fit {space.model}", len(layers), "layers") as advance:
         for layer in layers:
             at_layer, sources = space.at(layer), list[Axis]()
@@ -327,28 +345,39 @@ def fit_native(
                     warehouse, run, at_layer, prompt_set, allow_missing=allow_missing
                 )
                 registered = registered_directions(warehouse, at_layer)
-            matrices = {
-                name: load_matrix(warehouse, at_layer, name, allow_missing=allow_missing)
-                for name in scored
-            }
-            axis = _native_axis(
-                at_layer, matrices[prompt_set], prompt_set, registered, method, sources
-            )
-            axes.append(axis)
-            for name, matrix in matrices.items():
-                key = matrix.row_set_hash
-                if key not in counts:
-                    counts[key] = projection_counts(warehouse, space, matrix.prompt_ids)
-                if counts[key].get(axis.axis_id) != len(matrix.prompt_ids):
-                    values = activations.project(matrix.x, axis.vector)
-                    scored[name].append(Scored(axis, layer, values))
-                    prompt_ids[name] = matrix.prompt_ids
+                by_layer = {name: load(at_layer, [layer], name) for name in scored}
+            matrices = {name: next(each) for name, each in by_layer.items()}
+            if len(matrices) > 1 and TokenPooling.find(space.pooling) is None:
+                matrices = read_together(warehouse, at_layer, matrices)
+            for concept in fitted:
+                axis = _native_axis(
+                    at_layer, matrices[concept], concept, registered, method, sources
+                )
+                axes.append(axis)
+                for name in dict.fromkeys((concept, *evaluate)):
+                    prompt_ids[name] = matrices[name].prompt_ids
+                    scored[name] += _unprojected(warehouse, axis, matrices[name], counts)
             advance(1)
     write_axes(warehouse, run, axes)
     for name, items in scored.items():
         if items:
             write_projections(warehouse, run, space, prompt_ids[name], items)
-    return axes
+    return [axis for axis in axes if axis.prompt_set == prompt_set]
+
+
+def _unprojected(
+    warehouse: Warehouse, axis: Axis, matrix: Matrix, counts: dict[str, dict[str, int]]
+) -> list[Scored]:
+    """The rows on an axis of their space, unless these projections are stored.
+
+    `counts` keeps the stored ones of each set of rows, by axis.
+    """
+    key = matrix.row_set_hash
+    if key not in counts:
+        counts[key] = projection_counts(warehouse, axis.space, matrix.prompt_ids)
+    if counts[key].get(axis.axis_id) == len(matrix.prompt_ids):
+        return []
+    return [Scored(axis, axis.space.layer, activations.project(matrix.x, axis.vector))]
 
 
 def _native_axis(

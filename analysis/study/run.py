@@ -39,11 +39,13 @@ def run_study(
     root: Path,
     definition: StudyDefinition,
     *,
+    concepts: Sequence[str] = (),
     published: Mapping[str, dict[str, float]] = MappingProxyType({}),
     memory_limit: int | None = None,
 ) -> str:
     """Run what is not stored and return the study's id; its numbers are in `evaluations`.
 
+    `concepts` are prompt sets to be studied next, whose vectors are read in the same pass.
     `published` (model, or `*` for every model -> metric -> value) are stored next to the study's.
     `memory_limit` (bytes) moves large matrices to the disk and changes no number.
     Raises `CoverageError`, `ModelError`, `PromptError` or `LabelError` where rows are missing or
@@ -54,7 +56,7 @@ def run_study(
     study_id = _study_id(definition, members)
 
     def compute(run: Run) -> list[Evaluation]:
-        study = fit_study(warehouse, run, definition, members)
+        study = fit_study(warehouse, run, definition, members, concepts)
         return evaluate(study, Steps(warehouse, run))
 
     evaluate_once(warehouse, "study", study_id, asdict(definition), compute, {"study_id": study_id})

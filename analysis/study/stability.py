@@ -150,19 +150,15 @@ def _premise_rows(
     p-value (and the 5th and 95th percentile) under labels shuffled alike in all models.
     """
     shared = study.definition.universal
-    rows = []
+    rows, drawn = [], np.stack([unit_rows(each) for each in shuffled], axis=1)
     for index, (model, matrix) in enumerate(zip(study.models, matrices, strict=True)):
         native, labels = unit(model.native.vector).vector, matrix.labels
         along, benign = (project(x, native) for x in (matrix.x, model.member.benign.x))
         within = (along[labels].var() + along[~labels].var()) / 2
         gains = np.linalg.norm(shuffled[index], axis=1)
         gain = np.linalg.norm(model.alignment.fit.alignment.map(native))
-        cosines = np.array(
-            [
-                drawn[index] @ universal_axis(np.delete(drawn, index, axis=0), shared).vector
-                for drawn in np.stack([unit_rows(each) for each in shuffled], axis=1)
-            ]
-        )
+        others = universal_axis(np.delete(drawn, index, axis=1), shared).vector
+        cosines = (drawn[:, index] * others).sum(axis=1)
         assert model.leave_one_out is not None, "two models and more"
         observed = cosine(model.aligned.vector, model.leave_one_out.vector)
         p_value = (1 + int((cosines >= observed).sum())) / (1 + len(cosines))

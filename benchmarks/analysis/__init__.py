@@ -12,7 +12,7 @@ from benchmarks.run import Figure
 
 def measure() -> Iterator[Figure]:
     """All parts, one after the other."""
-    from benchmarks.analysis import auroc, ridge_path, streaming, sweep
+    from benchmarks.analysis import auroc, concepts, ridge_path, streaming, sweep, tokens
 
-    for part in (ridge_path, sweep, auroc, streaming):
+    for part in (ridge_path, sweep, auroc, streaming, concepts, tokens):
         yield from part.measure()

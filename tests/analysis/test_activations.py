@@ -10,7 +10,9 @@ from axes.analysis.activations import (
     count_prompts,
     find_space,
     is_covered,
+    load_layers,
     load_matrix,
+    read_together,
     require_classes,
 )
 from axes.warehouse.errors import CoverageError, LabelError, LayerError, ModelError, PromptError
@@ -49,6 +51,39 @@ def test_the_stored_query_brings_the_same_rows(warehouse):
     again = warehouse.query(matrix.query).to_pylist()
     assert [row["prompt_id"] for row in again] == list(matrix.prompt_ids)
     np.testing.assert_array_equal(np.array([row["vector"] for row in again]), matrix.x)
+
+
+def test_layers_and_sets_read_together_are_those_read_alone(warehouse, monkeypatch):
+    space, names = find_space(warehouse, "small"), ("marked", "benign")
+    layers = {name: list(load_layers(warehouse, space, [2, 0], name)) for name in names}
+    alone = {name: load_matrix(warehouse, space.at(0), name) for name in names}
+    expected = {name: matrix.x for name, matrix in alone.items()}
+    reads, read = [], axes.analysis.activations.layer_batches
+    monkeypatch.setattr(
+        axes.analysis.activations,
+        "layer_batches",
+        lambda *of, **options: reads.append(of) or read(*of, **options),
+    )
+    together = read_together(
+        warehouse, space.at(0), {name: matrices[1] for name, matrices in layers.items()}
+    )
+    for name, matrix in together.items():
+        np.testing.assert_array_equal(matrix.x, expected[name])
+        assert matrix.row_set_hash == alone[name].row_set_hash
+        assert matrix.query == alone[name].query
+    assert len(reads) == 1
+
+
+def test_a_layer_that_is_missing_a_prompt_is_not_taken_for_the_others(other):
+    write_prompt_set(other.root, "partial", 4, np.arange(4) % 2 == 0)
+    for layer, count in ((0, 4), (1, 3)):
+        rows = np.full((count, 4), layer, dtype=np.float32)
+        write_activations(other.root, "small", layer, "partial", rows)
+    space = find_space(other, "small")
+    with pytest.raises(CoverageError, match="3 of the 4 prompts"):
+        list(load_layers(other, space, [0, 1], "partial"))
+    taken = load_layers(other, space, [0, 1], "partial", allow_missing=True)
+    assert [(len(matrix.prompt_ids), matrix.x.max()) for matrix in taken] == [(4, 0), (3, 1)]
 
 
 def test_a_limit_takes_the_first_rows(warehouse):
@@ -131,11 +166,11 @@ def test_two_versions_of_a_model_have_to_be_told_apart(other):
 def test_a_compaction_between_listing_and_reading_is_read_again(warehouse, monkeypatch):
     real, calls = axes.analysis.activations.layer_batches, []
 
-    def once_gone(*arguments):
+    def once_gone(*arguments, **options):
         calls.append(arguments)
         if len(calls) == 1:
             raise FileNotFoundError("compacted")
-        return real(*arguments)
+        return real(*arguments, **options)
 
     write_prompt_set(warehouse.root, "marked", 10, np.arange(10) % 2 == 0)
     write_model(warehouse.root, "small", 8, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.analysis import auroc, ridge_path, streaming, sweep
+from benchmarks.analysis import auroc, concepts, ridge_path, streaming, sweep, tokens
 
 
 def test_the_ridge_path_is_compared_on_the_same_predictions() -> None:
@@ -32,3 +32,13 @@ def test_the_layer_sweep_is_compared_on_the_same_figures(monkeypatch) -> None:
     )
     assert faster.value > 1
     assert apart.value < 1e-6
+
+
+def test_several_concepts_are_timed_against_one_and_tokens_against_reading_them(
+    monkeypatch,
+) -> None:
+    (times,) = concepts.measure({"alpha": 12, "beta": 14}, 2, 2, 40, 12, rounds=1)
+    assert 1 < times.value < 4
+    monkeypatch.setattr(tokens, "POOLINGS", tokens.POOLINGS[1:2])
+    (scored,) = tokens.measure(width=16, pairs=20, length=30, rounds=1)
+    assert scored.value > 0
