@@ -36,6 +36,7 @@ def make_token_world(
     reach: float = 8.0,
     shown: int = 1,
     files: int = 3,
+    width: int = WIDTH,
     seed: int = 0,
 ) -> TokenWorld:
     """Sets of so many pairs of prompts of about so many tokens, and their last five pooled.
@@ -44,18 +45,18 @@ def make_token_world(
     the axis; tokens vary by 1 in every dimension, about a mean far from zero.
     """
     random = np.random.default_rng(seed)
-    axis = random.standard_normal(WIDTH)
+    axis = random.standard_normal(width)
     axis /= np.linalg.norm(axis)
-    centre = 10 * random.standard_normal(WIDTH)
+    centre = 10 * random.standard_normal(width)
     init_root(root)
-    write_model(root, MODEL, WIDTH, 3)
+    write_model(root, MODEL, width, 3)
     world = TokenWorld(root, axis, {}, {})
     for name, (pairs, length) in sets.items():
         labels = np.arange(2 * pairs) % 2 == 0
         tokens = []
         for is_positive in labels:
             count = int(random.integers(length - length // 5, length + 1))
-            rows = centre + random.standard_normal((count, WIDTH))
+            rows = centre + random.standard_normal((count, width))
             start = int(random.integers(0, count - shown - 5))
             rows[start : start + shown] += reach * is_positive * axis
             tokens.append(rows.astype(np.float32))
@@ -73,7 +74,7 @@ def make_token_world(
 def _write_tokens(root: Path, name: str, ids: np.ndarray, tokens: list[np.ndarray]) -> None:
     common = {"model_id": f"id-{MODEL}", "layer": LAYER, "site": "resid_post", "template": "raw"}
     filled = full("prompt_tokens", {**common, "run_id": "world"})
-    sink = np.full((1, WIDTH), 1e4, np.float32)
+    sink = np.full((1, tokens[0].shape[1]), 1e4, np.float32)
     tokens = [np.concatenate([sink, each]) for each in tokens]
     columns = {key: value for key, value in filled.items() if key not in ("model", "vector")}
     counts = [len(each) for each in tokens]

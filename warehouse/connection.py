@@ -246,7 +246,9 @@ def vectors(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
     """A queried vector column as a float32 `[rows, d]` matrix; all vectors must be of one width."""
     import numpy as np
 
-    lists = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    lists = column
+    if isinstance(column, pa.ChunkedArray):  # Combining copies a single chunk too.
+        lists = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     if not len(lists):
         return np.empty((0, 0), dtype=np.float32)
     widths = np.diff(lists.offsets.to_numpy())
