@@ -163,6 +163,8 @@ def run(
     the other formats print the study table. Of a FILE with several studies, each has its own
     report: `report.html` becomes `report-GROUP.html`. With --concepts, which of the concepts
     differs within a pair is predicted too, out of fold and by the axes of the other models.
+    Several poolings or templates, with commas, are a study for each, and last a table of the
+    angles between the directions by them.
 
     \b
     axes study demo
@@ -171,10 +173,11 @@ def run(
     axes study --group demo --prompts demo_safety --align demo_alignment
     axes study --model a --model b --reference b --prompts mine --align alpaca --format json
     axes study --group demo --align demo_alignment --concepts concept_tense,concept_certainty
+    axes study --group demo --align demo_alignment --prompts demo_safety --pooling last,mean
     """
     from axes.analysis.report.report import write_report
     from axes.analysis.study.run import study_result
-    from axes.study_plan import run_concepts, run_planned
+    from axes.study_plan import direction_angles, report_file, run_concepts, run_planned
     from axes.warehouse.handle import Warehouse
 
     names = ("no_ingest", "sensitivity", "device", "dtype", "memory_limit")
@@ -195,10 +198,14 @@ def run(
         else:
             _print_study(Warehouse.open(root), study_id, output_format)
         if report is not None:
-            output = _report_file(report, planned, studies, study_id)
+            output = report_file(report, planned, studies, study_id)
             echo(f"report {write_report(root, output, study_id)}", err=True)
     concepts = run_concepts(root, studies, study_ids, memory_limit=options["memory_limit"])
     results += _print_concepts(root, concepts, output_format)
+    if angles := direction_angles(root, studies, study_ids):
+        results.append({"direction_angles": angles})
+        if output_format != "json":
+            show_rows(angles, output_format)
     if output_format == "json":
         echo(json.dumps(results if len(results) > 1 else results[0], indent=2))
 
@@ -244,18 +251,6 @@ def _print_estimate(
         show_rows(in_words(needs) if output_format == "table" else needs, output_format)
     for refusal in refusals:
         echo(f"warning: {refusal}", err=True)
-
-
-def _report_file(
-    report: Path, planned: PlannedStudy, studies: list[PlannedStudy], study_id: str
-) -> Path:
-    """The file of a study's report: as given for the only one, else with its group in its name."""
-    if len(studies) == 1:
-        return report
-    labels = [each.definition.label for each in studies]
-    label = planned.definition.label
-    name = label if labels.count(label) == 1 else f"{label}-{study_id[:8]}"
-    return report.with_stem(f"{report.stem}-{name}")
 
 
 @study.command("sensitivity")

@@ -10,6 +10,8 @@ from click.testing import Result
 
 from axes.warehouse.connection import connect, rows
 from tests import commands
+from tests.rows import put
+from tests.worlds import make_world
 
 FILE = """
 models = ["alpha", "beta", "gamma"]
@@ -104,3 +106,29 @@ def test_what_cannot_be_a_study_gets_one_line(lake, file, tmp_path):
     bad.write_text(FILE.replace("[published", "layer_fraction = 2\n[published"))
     assert "layer_fraction is 2.0, expected 0 to 1" in refused(lake, bad)
     assert "no study zzz in the warehouse" in refused(lake, "claims", "zzz")
+
+
+def test_several_templates_are_a_study_each_and_a_table_of_angles(tmp_path):
+    root = tmp_path / "lake"
+    make_world(root, widths={"alpha": 12, "beta": 12}, benign_count=40, labelled={"labelled": 30})
+    # In the other template, alpha shows every prompt the other way round.
+    shown = [
+        {**row, "template": "chat", "vector": [sign * value for value in row["vector"]]}
+        for row in rows(connect(root), "from activations")
+        for sign in (-1 if row["model"] == "alpha" else 1,)
+    ]
+    put(root, "activations", *shown)
+    words = ["--model", "alpha", "--model", "beta", "--reference", "beta", "--prompts", "labelled"]
+    words += ["--align", "benign", "--alignment-shuffles", "0", "--template", "raw,chat"]
+    *studies, last = printed(root, *words)
+    assert [each["definition"]["template"] for each in studies] == ["raw", "chat"]
+    angles = {row["model"]: row for row in last["direction_angles"]}
+    assert angles["alpha"]["angle"] == pytest.approx(180, abs=0.1)
+    assert angles["beta"]["angle"] == pytest.approx(0, abs=0.1)
+    assert angles["beta"]["template"] == "chat" and angles["beta"]["other_template"] == "raw"
+    layers = rows(
+        connect(root), "select count(*) as n from v_direction_angles where model = 'beta'"
+    )
+    assert layers == [{"n": 3}]
+    text = ok(root, *words, "--no-ingest").stdout
+    assert "other_template" in text and "180.0" in text
