@@ -217,34 +217,23 @@ def load_layers(
     allow_missing: bool = False,
 ) -> Iterator[Matrix]:
     """What `load_matrix` gives at each layer; rows that all layers have are looked up once."""
-    expected, complete = count_prompts(warehouse, prompt_set), dict[int, int]()
-    if TokenPooling.find(space.pooling) is None:
-        counts = warehouse.query(
-            """
-            select unnest(layers) as layer, count(*) as count
-            from v_stored
-            where
-                model = ? and model_id = ? and site = ? and pooling = ? and template = ?
-                and prompt_id in (select prompt_id from prompts where prompt_set = ?)
-            group by layer
-            """,
-            [*space.key, prompt_set],
-        )
-        complete = dict(zip(*counts.to_pydict().values(), strict=True))
-    described: Matrix | None = None
+    expected, described = count_prompts(warehouse, prompt_set), None
+    is_pooled = TokenPooling.find(space.pooling) is None
+    where = (warehouse.connection, space.model, space.columns, prompt_set)
+    counts = stored_layers(*where) if is_pooled else {}
     for layer in layers:
-        at_layer = space.at(layer)
-        if described is not None and complete.get(layer) == expected:
-            yield replace(
-                described,
-                read=partial(_read_vectors, warehouse, at_layer, text_array(described.ids)),
-                query=_rows_query(at_layer, prompt_set, None, f"{_DESCRIPTION}, vector"),
-            )
+        at_layer, is_complete = space.at(layer), counts.get(layer) == expected
+        if described is None or not is_complete:
+            matrix = load_matrix(warehouse, at_layer, prompt_set, allow_missing=allow_missing)
+            if is_complete:
+                described = replace(matrix)  # A copy: this one is to hold no vectors.
+            yield matrix
             continue
-        matrix = load_matrix(warehouse, at_layer, prompt_set, allow_missing=allow_missing)
-        if complete.get(layer) == expected:
-            described = replace(matrix)  # A copy: this one is to hold no vectors.
-        yield matrix
+        yield replace(
+            described,
+            read=partial(_read_vectors, warehouse, at_layer, text_array(described.ids)),
+            query=_rows_query(at_layer, prompt_set, None, f"{_DESCRIPTION}, vector"),
+        )
 
 
 def read_together(
@@ -282,7 +271,7 @@ def layers_of(warehouse: Warehouse, space: Space, prompt_set: str) -> list[int]:
     """The layers at which vectors, or for a token pooling tokens, of a prompt set are stored."""
     if TokenPooling.find(space.pooling) is not None:
         return token_layers(warehouse, space, prompt_set)
-    return stored_layers(warehouse.connection, space.model, space.columns, prompt_set)
+    return list(stored_layers(warehouse.connection, space.model, space.columns, prompt_set))
 
 
 def number_groups(pair_ids: pa.StringArray) -> Int[np.ndarray, " row"]:

@@ -179,16 +179,11 @@ def direction_angles(
     return rows(
         Warehouse.open(root).connection,
         """
-        with directions as (
-            select distinct axis_id
-            from evaluations
-            where list_contains(?, study_id) and scorer = 'native' and axis_id is not null
-        )
-        select * exclude (axis_id, other_axis_id, model_id, site)
-        from v_direction_angles
-        where
-            axis_id in (select axis_id from directions)
-            and other_axis_id in (select axis_id from directions)
+        select distinct angles.* exclude (axis_id, other_axis_id, model_id, site)
+        from v_direction_angles as angles
+        inner join v_study_axes as study using (axis_id)
+        inner join v_study_axes as other on angles.other_axis_id = other.axis_id
+        where list_contains($1, study.study_id) and list_contains($1, other.study_id)
         order by all
         """,
         [study_ids],

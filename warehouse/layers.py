@@ -77,22 +77,23 @@ def layer_batches(
 
 def stored_layers(
     connection: Connection, model: str, keys: Mapping[str, str], prompt_set: str
-) -> list[int]:
-    """The layers at which `model` has a vector with these `keys` of any prompt of a set."""
+) -> dict[int, int]:
+    """The layers at which `model` has vectors with these `keys` of a prompt set, and how many."""
     conditions = " and ".join(f"{name} = ${name}" for name in keys)
     layers = rows(
         connection,
         f"""
-        select distinct unnest(layers) as layer
+        select unnest(layers) as layer, count(*) as count
         from v_stored
         where
             model = $model and {conditions}
             and prompt_id in (select prompt_id from prompts where prompt_set = $prompt_set)
+        group by layer
         order by layer
         """,
         {**keys, "model": model, "prompt_set": prompt_set},
     )
-    return [row["layer"] for row in layers]
+    return {row["layer"]: row["count"] for row in layers}
 
 
 def _by_sql(

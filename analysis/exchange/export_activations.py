@@ -88,8 +88,8 @@ def export_activations(
     """
     if output.is_dir():
         raise RootError(f"{output} is a folder and is there: give another name with -o")
-    chosen = stored_layers(warehouse.connection, space.model, space.columns, prompt_set)
-    chosen = chosen if layers is None else sorted(set(layers))
+    stored = stored_layers(warehouse.connection, space.model, space.columns, prompt_set)
+    chosen = sorted(set(stored if layers is None else layers))
     first = chosen[0] if chosen else 0
     load_matrix(warehouse, space.at(first), prompt_set, limit=limit)
     index = warehouse.query(

@@ -163,8 +163,7 @@ def run(
     the other formats print the study table. Of a FILE with several studies, each has its own
     report: `report.html` becomes `report-GROUP.html`. With --concepts, which of the concepts
     differs within a pair is predicted too, out of fold and by the axes of the other models.
-    Several poolings or templates, with commas, are a study for each, and last a table of the
-    angles between the directions by them.
+    Several poolings or templates, with commas: a study for each, last the directions' angles.
 
     \b
     axes study demo
@@ -202,10 +201,7 @@ def run(
             echo(f"report {write_report(root, output, study_id)}", err=True)
     concepts = run_concepts(root, studies, study_ids, memory_limit=options["memory_limit"])
     results += _print_concepts(root, concepts, output_format)
-    if angles := direction_angles(root, studies, study_ids):
-        results.append({"direction_angles": angles})
-        if output_format != "json":
-            show_rows(angles, output_format)
+    results += _print_angles(direction_angles(root, studies, study_ids), output_format)
     if output_format == "json":
         echo(json.dumps(results if len(results) > 1 else results[0], indent=2))
 
@@ -232,6 +228,13 @@ def _print_concepts(
                 show(table, output_format)
         echo_id("concepts", concept_id)
     return results
+
+
+def _print_angles(angles: list[dict[str, Any]], output_format: str) -> list[dict[str, object]]:
+    """Print angles between directions, if there are any; as JSON return them instead."""
+    if angles and output_format != "json":
+        show_rows(angles, output_format)
+    return [{"direction_angles": angles}] if angles else []
 
 
 def _print_estimate(

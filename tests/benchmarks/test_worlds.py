@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.worlds import nulls, page, recovery
 from benchmarks.worlds.intervals import measure_intervals
+from benchmarks.worlds.methods import measure_methods
 from benchmarks.worlds.rates import Rate, rate
 from benchmarks.worlds.verdicts import VerdictRates
 
@@ -33,6 +34,11 @@ def test_tests_reject_seldom_where_nothing_is_planted_and_naive_ones_almost_alwa
             assert one.share <= 0.2, one.name
     naive = shares(found)["singular-value gap, random directions (for contrast)"]
     assert naive > 0.9
+
+
+def test_intervals_and_tests_of_concepts_subspaces_and_rates_are_about_right() -> None:
+    for one in measure_methods(6):
+        assert one.share <= 0.4 if one.lowest < 0.5 else one.share >= 0.6, one.name
 
 
 def test_what_is_planted_is_recovered_transferred_and_flagged(monkeypatch):

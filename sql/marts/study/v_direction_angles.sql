@@ -4,6 +4,8 @@
 -- direction: the method that both were fitted by
 -- axis_id: the axis by `pooling` and `template`
 -- other_axis_id: the axis by `other_pooling` and `other_template`
+-- other_pooling: the pooling of the other axis
+-- other_template: the template of the other axis
 -- angle: in degrees; 0 is the same direction, 90 nothing in common
 -- cosine: of the two vectors
 create view v_direction_angles as

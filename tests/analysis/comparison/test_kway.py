@@ -60,6 +60,28 @@ def test_axes_of_other_models_predict_through_a_common_space():
     assert balanced_accuracy(lost, concepts).estimate < 0.5
 
 
+def test_draws_of_concepts_are_predicted_as_plain_loops_predict_each():
+    random = np.random.default_rng(9)
+    items, concepts, folds = planted(1.0, random, 12)
+    sources = [items + random.standard_normal(items.shape) for _ in range(3)]
+    draws = np.stack([concepts, random.permutation(concepts)])
+    for given in ([], sources):
+        together = predict_concepts(items, draws, folds, sources=given)
+        for drawn, predicted in zip(draws, together, strict=True):
+            for index in range(len(items)):
+                seen = folds != folds[index]
+                scores = []
+                for concept in range(COUNT):
+                    rows = seen & (drawn == concept)
+                    units = [x[rows].mean(axis=0) for x in (given or [items])]
+                    units = [each / np.linalg.norm(each) for each in units]
+                    axis = np.linalg.svd(np.stack(units))[2][0]
+                    axis *= np.sign(np.sum(units @ axis))
+                    scale = np.sqrt(np.mean((items[seen] @ axis) ** 2))
+                    scores.append(items[index] @ axis / scale)
+                assert predicted[index] == np.argmax(scores)
+
+
 def test_concepts_dealt_again_reject_at_the_stated_rate_and_a_planted_one_always():
     rejected, accuracies = 0, []
     for world in range(400):
