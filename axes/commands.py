@@ -327,6 +327,22 @@ def push(
     return result_of("push", locals())
 
 
+def log(
+    to: str,
+    *,
+    project: str = "safety-axes",
+    study: str | None = None,
+    online: bool = False,
+    root: Folder | None = None,
+) -> Result:
+    """Send studies and jobs to a tracker, `wandb` or `mlflow`: a row for each run, new or not.
+
+    Files on this machine unless `online`. Names, settings, versions and numbers are sent, and no
+    text of prompts. Raises `AxesError` without the package, and where the tracker refuses.
+    """
+    return result_of("log", locals())
+
+
 def monitor(
     model: str,
     prompt: str,

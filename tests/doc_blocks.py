@@ -40,6 +40,7 @@ READERS = (
     "fit",
     "import",
     "list",
+    "log",
     "models show",
     "prompts import",
     "report",

@@ -1,4 +1,4 @@
-"""Exchange with other tools and the hub: `axes export`, `import`, `push` and `activations`."""
+"""Exchange with other tools: `axes export`, `import`, `push`, `log` and `activations`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from axes.cli.options import (
     COUNT,
     EXISTING_FILE,
     FILE,
+    STUDY,
     layers_option,
     limit_option,
     memory_limit_option,
@@ -150,6 +151,35 @@ def import_(file: Path, model: str | None, warehouse: Warehouse, **options: Any)
     for remark in imported.remarks:
         echo(remark, err=True)
     return list(imported.axes)
+
+
+@click.command()
+@click.option("--to", type=click.Choice(("wandb", "mlflow")), required=True, help="Tracker.")
+@click.option("--project", default="safety-axes", help="Project of wandb, or experiment of MLflow.")
+@click.option("--study", type=STUDY, help="Start of an id. Default: all studies, and all jobs.")
+@click.option(
+    "--online",
+    "is_online",
+    is_flag=True,
+    help="Send to a server, as wandb and MLflow are configured. Default: files on this machine.",
+)
+@with_warehouse
+@prints
+def log(to: str, warehouse: Warehouse, **options: Any) -> object:
+    """Send studies and jobs to Weights & Biases or MLflow, as runs with metrics and settings.
+
+    A run for each study (claims, baselines), each of its models (AUROC with intervals, cosines, R2;
+    layers are steps) and each job (rows, tokens, seconds), with settings and versions, but no text
+    of prompts. What was sent before is not sent again. Writes ./wandb or ./mlruns; `wandb sync` and
+    --online upload.
+
+    \b
+    axes log --to wandb
+    axes log --to mlflow --project refusal --study 469702
+    """
+    from axes.analysis.exchange.trackers import send
+
+    return send(warehouse, to, **options)
 
 
 @click.group()

@@ -44,6 +44,7 @@ _SECTIONS = {
         "compare": ("route", "Rank models by their completions of the same prompts."),
         "export": ("exchange", "Write axes to a file for this or another tool."),
         "push": ("exchange", "Upload axes with their card to the Hugging Face hub."),
+        "log": ("exchange", "Send studies and jobs to Weights & Biases or MLflow."),
         "import": ("exchange", "Register directions from another tool as axes."),
     },
     "Generation": {
