@@ -129,10 +129,10 @@ $(PEERS): $(TESTABLE) tests/peers/requirements.txt
 	$(PYTHON) -m venv $(PEERS_VENV)
 	$(VENV)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
 	  > "$$($(PEERS_VENV)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/shared.pth"
-	$(PEERS_VENV)/bin/python -m pip install --no-deps --requirement tests/peers/requirements.txt
+	$(PEERS_VENV)/bin/python -m pip install --no-deps --ignore-requires-python --requirement tests/peers/requirements.txt
 	touch $@
 
-test-peers: $(PEERS) ## Exported axes in the hands of repeng, steering-vectors and llama.cpp.
+test-peers: $(PEERS) ## Exported axes in the hands of repeng, steering-vectors, vLLM-Lens, llama.cpp and others.
 	OMP_NUM_THREADS=1 $(PEERS_VENV)/bin/python -m pytest tests/peers -rP
 
 test-browser: $(TESTABLE) ## The page of axes explore in Chromium, which apt-get installs where there is none.

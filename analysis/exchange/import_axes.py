@@ -143,7 +143,7 @@ def _read(path: Path, name: str, read: Callable[[Path], Contents]) -> Contents:
     """The file's vectors, of one width, finite and not zero."""
     from safetensors import SafetensorError
 
-    broken = (ValueError, KeyError, IndexError, TypeError, EOFError, zipfile.BadZipFile)
+    broken = (OSError, ValueError, KeyError, IndexError, TypeError, zipfile.BadZipFile)
     too_large = (MemoryError, RecursionError)
     try:
         contents = read(path)

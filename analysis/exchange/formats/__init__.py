@@ -104,6 +104,13 @@ _LISTED = (
         'torch.load(PATH + "/direction.pt")[layer]',
     ),
     Format("svec", "json_files.SVEC", "block", ".svec", "SteeringVector.load(PATH)"),
+    Format(
+        "vllm-lens",
+        "json_files.VLLM_LENS",
+        "block",
+        ".json",
+        "vllm_lens.SteeringVector.model_validate(json.load(open(PATH)))",
+    ),
 )
 
 FORMATS = {listed.name: listed for listed in _LISTED}
@@ -111,7 +118,7 @@ FORMATS = {listed.name: listed for listed in _LISTED}
 # In this order: of files that two would read, the first has more to say.
 _RECOGNISED = (
     *("hub", "refusal-direction", "hidden-directions", "repeng", "steering-vectors"),
-    *("safetensors", "svec", "json", "npz"),
+    *("safetensors", "svec", "vllm-lens", "json", "npz"),
 )
 # What a `.pt` counts is told by its rows.
 _TORCH = Format("torch", "torch_files.TORCH", "block", ".pt", "torch.load(PATH)")

@@ -6,16 +6,22 @@ IBM activation-steering's `.svec` is JSON with `model_type`, `directions` (block
 `explained_variances` (block -> number). Their `SteeringVector.load` wants a variance for each block
 and ignores further keys, so the card is one. An axis has no explained variance: 1.0 is written, as
 they do for methods without one.
+
+vLLM-Lens takes a `SteeringVector` by `model_validate` of such a JSON object: `activations` (little-
+endian rows, zstd in base64), `layer_indices` (the blocks whose outputs they are added to), `scale`.
 """
 
 from __future__ import annotations
 
+import base64
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from axes.analysis.exchange.formats.array_files import read_arrays
 from axes.analysis.exchange.formats.contents import (
@@ -28,6 +34,7 @@ from axes.analysis.exchange.formats.contents import (
     pack,
     unpack,
 )
+from axes.warehouse.tables.bounds import require_bounded
 
 
 def read_object(path: Path) -> Card | None:
@@ -89,9 +96,56 @@ def _read_svec(path: Path) -> Contents:
     )
 
 
+def _is_vllm_lens(path: Path) -> bool:
+    return {"activations", "layer_indices"} <= (read_object(path) or {}).keys()
+
+
+def _write_vllm_lens(contents: Contents, path: Path) -> None:
+    rows = np.stack([*contents.vectors.values()]).astype("<f4")
+    data = pa.compress(rows.tobytes(), codec="zstd", asbytes=True)
+    content = {
+        "activations": {
+            "data": base64.b64encode(data).decode(),
+            "dtype": "float32",
+            "original_dtype": "torch.float32",
+            "shape": rows.shape,
+            "compression": "zstd",
+        },
+        "layer_indices": list(contents.vectors),
+        "scale": 1.0,
+        "norm_match": False,
+        "position_indices": None,
+        "card": pack(contents.cards),
+    }
+    path.write_text(json.dumps(content) + "\n")
+
+
+def _read_vllm_lens(path: Path) -> Contents:
+    """The vectors as they are added: of the scale's length, and of its sign."""
+    content = read_object(path) or {}
+    entry = content["activations"]
+    shape, dtype = entry["shape"], np.dtype(entry["dtype"])
+    if len(shape) != 2:
+        raise ValueError(f"activations {shape} are of single positions: [layer, d_model] is read")
+    data, size = base64.b64decode(entry["data"]), math.prod(shape) * dtype.itemsize
+    require_bounded(path, size)
+    if entry.get("compression") == "zstd":
+        data = pa.decompress(data, size, codec="zstd", asbytes=True)
+    rows = np.frombuffer(data, dtype).reshape(shape)
+    if entry.get("original_dtype") == "torch.bfloat16":  # Stored as 16-bit integers.
+        rows = (rows.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    rows = rows.astype(np.float32) * np.float32(content.get("scale", 1.0))
+    return Contents(
+        vectors=dict(zip(content["layer_indices"], rows, strict=True)),
+        convention=BLOCK,
+        cards=unpack(content.get("card")),
+    )
+
+
 def _arrays(numbers: Mapping[Any, Any]) -> dict[Any, np.ndarray]:
     return {name: np.array(values, dtype=np.float32) for name, values in numbers.items()}
 
 
 JSON = FileKind(_is_json, _read_json, _write_json)
 SVEC = FileKind(_is_svec, _read_svec, _write_svec)
+VLLM_LENS = FileKind(_is_vllm_lens, _read_vllm_lens, _write_vllm_lens)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import pickle
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from gguf import GGUFWriter
@@ -186,6 +188,43 @@ def test_svec_steering_vectors_and_named_tensors(warehouse, tmp_path):
     with pytest.raises(AxisError, match="--convention"):
         bring(warehouse, named)
     assert layers(bring(warehouse, named, convention="block")) == [1]
+
+
+def lens_vector(rows: np.ndarray, blocks: list[int], **fields) -> dict:
+    """A `SteeringVector` of vLLM-Lens 1.3 as its `model_dump` writes it, of bfloat16."""
+    words = torch.from_numpy(rows).bfloat16().view(torch.int16).numpy()
+    data = base64.b64encode(pa.compress(words.tobytes(), codec="zstd", asbytes=True)).decode()
+    stored = {"dtype": "int16", "original_dtype": "torch.bfloat16", "compression": "zstd"}
+    activations = {"data": data, "shape": list(rows.shape), **stored}
+    known = {"scale": 1.0, "norm_match": False, "position_indices": None}
+    return {"activations": activations, "layer_indices": blocks, **known, **fields}
+
+
+def test_vllm_lens_vectors_count_blocks_and_have_the_sign_of_their_scale(warehouse, tmp_path):
+    path, rows_of = tmp_path / "lens.json", np.stack(list(vectors(0, 1).values()))
+    path.write_text(json.dumps(lens_vector(rows_of, [0, 2], scale=-3.0)))
+    imported = bring(warehouse, path)
+    assert imported.format == "vllm-lens" and layers(imported) == [0, 2]
+    for axis, row in zip(imported.axes, rows_of, strict=True):
+        expected = torch.from_numpy(row).bfloat16().float().numpy()
+        vector = find_axis(warehouse, axis.axis_id).vector
+        np.testing.assert_allclose(vector, -expected / np.linalg.norm(expected), atol=1e-6)
+        assert axis.raw_norm == pytest.approx(3 * np.linalg.norm(expected))
+    by_position = lens_vector(rows_of.reshape(1, 2, WIDTH), [1])
+    shortened = lens_vector(rows_of, [0])
+    broken = lens_vector(rows_of, [0, 1])
+    broken["activations"]["data"] = base64.b64encode(b"not zstd").decode()
+    huge = lens_vector(rows_of, [0, 1])
+    huge["activations"]["shape"] = [2, 10**9]
+    for content, message in (
+        (by_position, r"activations \[1, 2, 16\] are of single positions"),
+        (shortened, "cannot be read as vllm-lens"),
+        (broken, "ZSTD decompression failed"),
+        (huge, "would fill the memory"),
+    ):
+        path.write_text(json.dumps(content))
+        with pytest.raises(AxesError, match=message):
+            bring(warehouse, path)
 
 
 def test_all_that_is_missing_is_said_at_once(warehouse, tmp_path):
