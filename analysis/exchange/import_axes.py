@@ -12,7 +12,7 @@ import json
 import re
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from axes.analysis.exchange.formats.contents import (
 from axes.analysis.exchange.formats.sae import is_sae, read_features
 from axes.analysis.registry import write_axes
 from axes.warehouse.axes import Axis, read_axes
-from axes.warehouse.errors import AxisError, NonFiniteError
+from axes.warehouse.errors import AxesError, AxisError, NonFiniteError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.names import RESID_POST
 from axes.warehouse.writer import content_key
@@ -101,6 +101,32 @@ def import_axes(warehouse: Warehouse, path: Path, request: ImportRequest) -> Imp
         for axis in registered
     )
     return ImportResult(file.format, rows, tuple(remarks))
+
+
+def is_registry(path: Path) -> bool:
+    """Whether it is a folder of folders that `axes export --to hub` wrote, a page beside them."""
+    return not (path / "card.json").exists() and any(path.glob("*/card.json"))
+
+
+def import_registry(warehouse: Warehouse, path: Path, request: ImportRequest) -> ImportResult:
+    """Register the axes of each folder; those that do not fit this warehouse are remarks.
+
+    Raises `AxisError` where none does.
+    """
+    axes: list[ImportedAxis] = []
+    remarks: list[str] = []
+    for card in sorted(path.glob("*/card.json")):
+        try:
+            name = replace(request, name=request.name or card.parent.name)
+            imported = import_axes(warehouse, card.parent, name)
+        except AxesError as error:
+            remarks.append(f"left out: {error}")
+        else:
+            axes += imported.axes
+            remarks += imported.remarks
+    if not axes:
+        raise AxisError(f"nothing of {path} can be imported: {'; '.join(remarks)}")
+    return ImportResult("hub", tuple(axes), tuple(remarks))
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,102 +19,102 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from axes.warehouse.errors import AxesError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.progress import track
 from axes.warehouse.writer import content_key
 
-# Of each study and job; of a study, the row of the first job that evaluated it.
+# Of a study, the row of the first job that evaluated it, with its definition and verdicts.
 _RUNS = """
 with jobs as (
     select
-        runs.* exclude (parameters, command_line, message, skipped),
-        epoch(finished_at) - epoch(started_at) as seconds
+        run_id, command, parameters ->> '$.model' as model, status, started_at,
+        coalesce(finished_at, started_at) as finished_at,
+        [rows, tokens, epoch(finished_at) - epoch(started_at)] as counts,
+        json_object(
+            'command', command, 'run_id', run_id, 'device', device, 'seed', seed,
+            'code_version', code_version, 'versions', library_versions::json
+        ) as settings
     from runs
     where status != 'running'
+),
+
+decided as (
+    select study_id, json_group_object(concat_ws('/', 'claims', claim, prompt_set), verdict) as said
+    from v_claims
+    group by study_id
 )
 
-select jobs.*, study_id, evaluations.parameters, null as model
-from jobs
-inner join evaluations using (run_id)
+select
+    jobs.* replace (json_merge_patch(settings, evaluations.parameters, said) as settings), study_id
+from evaluations
+inner join jobs using (run_id)
+left join decided using (study_id)
 where starts_with(study_id, $study)
-qualify row_number() over (partition by study_id order by jobs.started_at, run_id) = 1
+qualify row_number() over (partition by study_id order by started_at, run_id) = 1
 union all by name
-select jobs.*, runs.parameters ->> '$.model' as model
+select *
 from jobs
-inner join runs using (run_id)
 where $study = ''
 order by study_id is null, started_at, run_id, study_id
 """
 # What was fitted or evaluated on other prompts than those named is left out.
 _METRICS = """
-select
-    study_id, coalesce(model, '') as model, coalesce(layer, 0) as step,
-    concat_ws('/', prompt_set, scorer, metric) as name, estimate, lower, upper, null as verdict
-from evaluations
-where
-    starts_with(study_id, $study) and component is null and judged_on is null
-    and coalesce(fitted_on, prompt_set, '') = coalesce(prompt_set, '')
-    and regexp_full_match(metric, 'auroc|auroc_difference|tpr_at_fpr_0.01|r2_held_out|cosine_.*')
-union all
-select
-    study_id, '', 0, concat_ws('/', 'claims', claim, prompt_set), estimate, lower, upper, verdict
-from v_claims
+with estimates as (
+    select
+        study_id, coalesce(model, '') as model, coalesce(layer, 0) as step,
+        concat_ws('/', prompt_set, scorer, metric) as name, estimate, lower, upper
+    from evaluations
+    where
+        component is null and judged_on is null
+        and coalesce(fitted_on, prompt_set, '') = coalesce(prompt_set, '')
+        and regexp_full_match(metric, 'auroc(_difference)?|tpr_at_fpr_0.01|r2_held_out|cosine_.*')
+    union all
+    select study_id, '', 0, concat_ws('/', 'claims', claim, prompt_set), estimate, lower, upper
+    from v_claims
+)
+
+select study_id, model, step, name || replace('_' || part, '_estimate', '') as name, value
+from (unpivot estimates on estimate, lower, upper into name part value value)
 where starts_with(study_id, $study)
 order by all
 """
-_COUNTS = ("rows", "tokens", "tokens_per_second", "seconds")
 
 
 @dataclass(frozen=True)
 class TrackerRun:
-    """One run to send; `metrics` are by step (the layer), then by name."""
+    """One run to send; a metric has its step, which is the layer, its name and its value."""
 
     kind: str
     name: str
     key: str
     group: str
     status: str
-    started_at: datetime
-    finished_at: datetime
-    settings: dict[str, str | float]
-    metrics: dict[int, dict[str, float]]
-
-
-@dataclass(frozen=True)
-class SentRun:
-    """A run in the tracker; where it is not new it stays as it was."""
-
-    kind: str
-    name: str
-    key: str
-    metric_count: int
-    is_new: bool
+    times: tuple[datetime, datetime]
+    settings: dict[str, Any]
+    metrics: list[tuple[int, str, float]]
 
 
 def send(
-    warehouse: Warehouse,
-    to: str,
-    *,
-    project: str,
-    study: str | None = None,
-    is_online: bool = False,
-) -> list[SentRun]:
+    warehouse: Warehouse, to: str, *, project: str, study: str | None, is_online: bool
+) -> pa.Table:
     """Send a study (the start of its id), or all studies and jobs, to `wandb` or `mlflow`.
 
-    Raises `AxesError` without the package, for an unknown study, for a tracker on the network
-    unless `is_online`, and where the tracker refuses.
+    A row for each run; those that are not new stay as they were. Raises `AxesError` without the
+    package, for an unknown study, for a tracker on the network unless `is_online`, and where the
+    tracker refuses.
     """
     runs = list(_runs(warehouse, study or ""))
     if study and not runs:
         raise AxesError(f"no study {study} in the warehouse: see `axes list studies`")
-    sent = []
     try:
         put = (_wandb if to == "wandb" else _mlflow)(project, is_online)
         with track(f"log to {to}", len(runs), "runs") as advance:
+            are_new = []
             for run in runs:
-                count = sum(map(len, run.metrics.values()))
-                sent.append(SentRun(run.kind, run.name, run.key, count, put(run)))
+                are_new.append(put(run))
                 advance(1)
     except ModuleNotFoundError as error:
         raise AxesError(f"{to} is not installed: pip install 'safety-axes[{to}]'") from error
@@ -123,49 +123,32 @@ def send(
         if type(error).__module__.partition(".")[0] != to:
             raise
         raise AxesError(f"{to} refuses: {' '.join(str(error).split())}") from error
-    return sent
+    counts = [len(run.metrics) for run in runs]
+    shown = {name: [getattr(run, name) for run in runs] for name in ("kind", "name", "key")}
+    return pa.table({**shown, "metric_count": counts, "is_new": are_new})
 
 
 def _runs(warehouse: Warehouse, study: str) -> Iterator[TrackerRun]:
     """Each study and its models, then the jobs."""
-    metrics: Any = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))
-    verdicts: Any = defaultdict(dict)
+    metrics: Any = defaultdict(lambda: defaultdict(list))
     for row in warehouse.query(_METRICS, {"study": study}).to_pylist():
-        named = metrics[row["study_id"]][row["model"]][row["step"]]
-        for suffix, column in (("", "estimate"), ("_lower", "lower"), ("_upper", "upper")):
-            if row[column] is not None:
-                named[row["name"] + suffix] = row[column]
-        if row["verdict"] is not None:
-            verdicts[row["study_id"]][row["name"]] = row["verdict"]
+        named = (row["step"], row["name"], row["value"])
+        metrics[row["study_id"]][row["model"]].append(named)
     for row in warehouse.query(_RUNS, {"study": study}).to_pylist():
-        study_id, started = row["study_id"], row["started_at"]
-        times = (started, row["finished_at"] or started)
-        counts = {name: count for name in _COUNTS if (count := row.pop(name)) is not None}
-        settings, status = _settings(row), row["status"]
+        stated = (row["status"], (row["started_at"], row["finished_at"]))
+        settings = json.loads(row["settings"])
+        study_id, command = row["study_id"], row["command"]
         if study_id is None:
-            name = f"{row['command']} {row['model'] or ''}".strip()
-            yield TrackerRun(
-                "job", name, row["run_id"], "jobs", status, *times, settings, {0: counts}
-            )
-        for model in sorted(metrics[study_id]):
-            kind, own = ("model", {"model": model}) if model else ("study", verdicts[study_id])
+            counts = zip(("rows", "tokens", "seconds"), row["counts"], strict=True)
+            found = [(0, name, value) for name, value in counts if value is not None]
+            own = {**settings, "model": row["model"], "status": row["status"]}
+            name = f"{command} {row['model'] or ''}".strip()
+            yield TrackerRun("job", name, row["run_id"], "jobs", *stated, own, found)
+        for model, found in sorted(metrics[study_id].items()):
             key = content_key(study_id, model) if model else study_id
-            name = f"{row['command']} {study_id[:8]} {model}".strip()
-            found = metrics[study_id][model]
-            yield TrackerRun(kind, name, key, study_id, status, *times, settings | own, found)
-
-
-def _settings(row: dict[str, Any]) -> dict[str, str | float]:
-    """What a row says; of a study also its definition, each key of it and each version by name."""
-    stated = {name: value for name, value in row.items() if name != "library_versions"}
-    stated |= json.loads(stated.pop("parameters") or "{}")
-    for name, version in json.loads(row["library_versions"] or "{}").items():
-        stated[f"version/{name}"] = version
-    return {
-        name: value if isinstance(value, int | float) else str(value)
-        for name, value in stated.items()
-        if value is not None
-    }
+            kind, own = ("model", {**settings, "model": model}) if model else ("study", settings)
+            name = f"{command} {study_id[:8]} {model}".strip()
+            yield TrackerRun(kind, name, key, study_id, *stated, own, found)
 
 
 def _wandb(project: str, is_online: bool) -> Callable[[TrackerRun], bool]:
@@ -194,8 +177,8 @@ def _wandb(project: str, is_online: bool) -> Callable[[TrackerRun], bool]:
             settings=settings,
         )
         is_new = not run.resumed
-        for step, named in sorted(sent.metrics.items()) if is_new else ():
-            run.log(named, step=step)
+        for step, name, value in sent.metrics if is_new else ():
+            run.log({name: value}, step=step)
         run.finish(exit_code=int(sent.status != "finished"))
         return is_new
 
@@ -226,16 +209,14 @@ def _mlflow(project: str, is_online: bool) -> Callable[[TrackerRun], bool]:
         # A run that was cut off is written to its end.
         if stored and stored[0].info.status != "RUNNING":
             return False
-        started, finished = (
-            int(at.timestamp() * 1000) for at in (sent.started_at, sent.finished_at)
-        )
+        started, finished = (int(at.timestamp() * 1000) for at in sent.times)
         tags = {"axes.key": sent.key, "axes.kind": sent.kind, "axes.group": sent.group}
         run = stored[0] if stored else client.create_run(experiment, started, tags, sent.name)
         params = [Param(named(key), str(value)) for key, value in sent.settings.items()]
         client.log_batch(run.info.run_id, params=params)
-        for step, metrics in sent.metrics.items():
-            rows = [Metric(named(key), value, finished, step) for key, value in metrics.items()]
-            client.log_batch(run.info.run_id, metrics=rows)
+        metrics = [Metric(named(name), x, finished, step) for step, name, x in sent.metrics]
+        for start in range(0, len(metrics), 500):
+            client.log_batch(run.info.run_id, metrics=metrics[start : start + 500])
         status = {"failed": "FAILED", "interrupted": "KILLED"}.get(sent.status, "FINISHED")
         client.set_terminated(run.info.run_id, status, finished)
         return True

@@ -130,7 +130,8 @@ def import_(file: Path, model: str | None, warehouse: Warehouse, **options: Any)
     Reads the formats of `axes export`, any safetensors, npz, npy, JSON or .pt file of directions,
     and of sae:FOLDER, a sparse autoencoder of SAELens, the decoder rows of --features. No code in a
     file is run: a .pt with more than tensors is refused. Assumptions are printed on stderr. See
-    docs/formats.md. hf:OWNER/NAME[@REVISION] is what `axes push` uploaded.
+    docs/formats.md. hf:OWNER/NAME[@REVISION] is what `axes push` uploaded. Of a folder (or a
+    repository) of folders that `--to hub` wrote, all axes are read whose models are stored.
 
     \b
     axes import refusal.gguf --model smollm2-135m
@@ -138,15 +139,16 @@ def import_(file: Path, model: str | None, warehouse: Warehouse, **options: Any)
     axes import sae:FOLDER --model smollm2-135m --features 12,40-50
     axes score imported/smollm2-135m/15/sycophancy
     """
-    from axes.analysis.exchange.import_axes import import_axes
+    from axes.analysis.exchange.import_axes import import_axes, import_registry, is_registry
 
     if str(file).startswith("hf:"):
-        from axes.ingest.models.download import fetch_axes
+        from axes.ingest.models.download import fetch_pushed
 
         options["name"] = options["name"] or file.name.partition("@")[0]
-        file = fetch_axes(str(file))
+        wanted = ("README.md", "*card.json", "*direction.safetensors")
+        file = fetch_pushed(str(file), "model", *wanted)
     request = ImportRequest(model=None if model is None else known_as(model), **options)
-    imported = import_axes(warehouse, file, request)
+    imported = (import_registry if is_registry(file) else import_axes)(warehouse, file, request)
     echo(f"format {imported.format}", err=True)
     for remark in imported.remarks:
         echo(remark, err=True)
@@ -166,12 +168,10 @@ def import_(file: Path, model: str | None, warehouse: Warehouse, **options: Any)
 @with_warehouse
 @prints
 def log(to: str, warehouse: Warehouse, **options: Any) -> object:
-    """Send studies and jobs to Weights & Biases or MLflow, as runs with metrics and settings.
+    """Send studies and jobs to Weights & Biases or MLflow as runs, each once, without texts.
 
-    A run for each study (claims, baselines), each of its models (AUROC with intervals, cosines, R2;
-    layers are steps) and each job (rows, tokens, seconds), with settings and versions, but no text
-    of prompts. What was sent before is not sent again. Writes ./wandb or ./mlruns; `wandb sync` and
-    --online upload.
+    A run is a study (claims, baselines), one of its models (AUROC with its interval, cosines, R2;
+    the layer is the step) or a job. Files go to ./wandb or ./mlruns; `wandb sync` uploads them.
 
     \b
     axes log --to wandb
@@ -261,7 +261,7 @@ def push_activations_command(
 
 
 @activations.command("import")
-@click.argument("file", type=click.Path(path_type=Path, exists=True))
+@click.argument("file", type=FILE)
 @click.option(
     "--index",
     type=EXISTING_FILE,
@@ -292,7 +292,8 @@ def import_activations_command(
     blocks.12.hook_resid_post) and an index next to it with a row for each prompt: text or
     prompt_id, and optionally label, pair_id, category, ... Or FILE is .parquet, .arrow or a folder
     of HF datasets with a row for each prompt and layer, and columns layer and vector. Files from
-    `axes activations export` need no options. Or FILE is a folder that extract_hidden_states of
+    `axes activations export` need no options, nor does hf:OWNER/NAME[@REVISION], to which
+    `axes activations push` uploaded one. Or FILE is a folder that extract_hidden_states of
     vLLM, or vLLM-Lens, left: --pooling then pools its vectors of all tokens.
 
     \b
@@ -302,8 +303,14 @@ def import_activations_command(
       --pooling last5_mean --prompts mine --positive toxic
     axes fit mine --prompts mine --pooling last
     """
+    from axes.analysis.exchange.export_activations import DATA_FILE
     from axes.ingest.external_activations import import_activations, read_description
+    from axes.ingest.models.download import fetch_pushed
 
+    if str(file).startswith("hf:"):
+        file = fetch_pushed(str(file), "dataset", "README.md", DATA_FILE) / DATA_FILE
+    elif not file.exists():
+        raise click.UsageError(f"{file} does not exist")
     flags = {key: options.pop(key) for key in _MODEL_OPTIONS}
     description = {} if model_card is None else read_description(model_card)
     description |= {key: value for key, value in flags.items() if value is not None}

@@ -121,11 +121,17 @@ def fetch_adapter(source: str) -> Path:
     return folder
 
 
-def fetch_axes(source: str) -> Path:
-    """The local folder of axes that were pushed to `hf:OWNER/NAME[@REVISION]`."""
+def fetch_pushed(source: str, kind: str, *files: str) -> Path:
+    """The local folder of what a push left in `hf:OWNER/NAME[@REVISION]`, a small file first.
+
+    `files` may be patterns. Raises `ModelError` as a download does, and where none is a file.
+    """
     name, _, revision = source.removeprefix("hf:").partition("@")
-    files = ("direction.safetensors", "card.json")
-    return download(Repository(name, revision or None, files[1], files, "give a folder"))
+    folder = download(Repository(name, revision or None, files[0], files, "give a file", kind))
+    for file in files:
+        if next(folder.rglob(file), None) is None:
+            raise ModelError(f"{name} holds no {file.lstrip('*')}: no `axes push` made it")
+    return folder
 
 
 def _fetch_wheels(spec: ModelSpec, folder: Path, dtype: str) -> None:

@@ -38,7 +38,8 @@ Result = TypeVar("Result")
 class Repository:
     """OWNER/NAME at a revision; the name of its configuration, and the patterns of its files.
 
-    `instead` is what to do where the hub does not answer; `is_push`: nothing is downloaded.
+    `instead` is what to do where the hub does not answer; `kind` is model or dataset; `is_push`:
+    nothing is downloaded.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Repository:
     config: str = "config.json"
     patterns: tuple[str, ...] = MODEL_FILES
     instead: str = "give local weights with --source FOLDER (make ingest ... SOURCE=FOLDER)"
+    kind: str = "model"
     is_push: bool = False
 
 
@@ -63,8 +65,9 @@ def download(repository: Repository) -> Path:
             lambda: snapshot_download(
                 repository.name,
                 revision=repository.revision,
+                repo_type=repository.kind,
                 allow_patterns=list(repository.patterns),
-                ignore_patterns=list(_NOT_NEEDED),
+                ignore_patterns=_ignored(repository),
             ),
             _DOWNLOAD_WAITS,
         )
@@ -95,7 +98,8 @@ def push(folder: Path, name: str, kind: str, marker: str, *, is_public: bool) ->
     if get_token() is None:
         raise ModelError(f"a push to {name} needs a token that may write: set HF_TOKEN")
     api, is_new = HfApi(), False
-    with _explained(Repository(name, config=marker, instead="check the network", is_push=True)):
+    asked = Repository(name, None, marker, (), "check the network", kind, is_push=True)
+    with _explained(asked):
         try:
             listing = api.repo_info(name, repo_type=kind, timeout=_LISTING_SECONDS)
             files = {file.rfilename for file in getattr(listing, "siblings", None) or []}
@@ -157,8 +161,9 @@ def needed_files(repository: Repository) -> dict[str, int]:
     quiet_hub()
     with _explained(repository):
         listing = _retried(
-            lambda: HfApi().model_info(
+            lambda: HfApi().repo_info(
                 repository.name,
+                repo_type=repository.kind,
                 revision=repository.revision,
                 files_metadata=True,
                 timeout=_LISTING_SECONDS,
@@ -167,9 +172,13 @@ def needed_files(repository: Repository) -> dict[str, int]:
         )
     sizes = {file.rfilename: file.size or 0 for file in getattr(listing, "siblings", None) or []}
     names = filter_repo_objects(
-        sizes, allow_patterns=list(repository.patterns), ignore_patterns=list(_NOT_NEEDED)
+        sizes, allow_patterns=list(repository.patterns), ignore_patterns=_ignored(repository)
     )
     return {name: sizes[name] for name in names}
+
+
+def _ignored(repository: Repository) -> list[str] | None:
+    return list(_NOT_NEEDED) if repository.patterns == MODEL_FILES else None
 
 
 def cached_config(repository: Repository) -> Path | None:
@@ -178,7 +187,10 @@ def cached_config(repository: Repository) -> Path | None:
 
     with _explained(repository):
         path = try_to_load_from_cache(
-            repository.name, repository.config, revision=repository.revision
+            repository.name,
+            repository.config,
+            revision=repository.revision,
+            repo_type=repository.kind,
         )
     return Path(path) if isinstance(path, str) else None
 
@@ -190,7 +202,11 @@ def download_config(repository: Repository, folder: Path | None = None) -> None:
     quiet_hub()
     with _explained(repository):
         hf_hub_download(
-            repository.name, repository.config, revision=repository.revision, local_dir=folder
+            repository.name,
+            repository.config,
+            revision=repository.revision,
+            repo_type=repository.kind,
+            local_dir=folder,
         )
 
 

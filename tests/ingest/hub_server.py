@@ -34,14 +34,14 @@ TOKEN = "hf_token_of_the_tests"
 _CHECKOUT = Path(__file__).parents[2]
 
 _API = re.compile(
-    r"/api/(models|datasets)/(?P<id>[^/]+/[^/]+)(/(?P<kind>revision|tree|xet-read-token)/(?P<revision>[^/]+))?/?"
+    r"/api/(models|datasets)/(?P<id>[^/]+/[^/]+)(/(?P<kind>revision|tree|xet-(read|write)-token)/(?P<revision>[^/]+))?/?"
 )
 _CREATE = re.compile(r"/api/repos/create")
 _CHECK = re.compile(r"/api/validate-yaml")
 _PREUPLOAD = re.compile(r"/api/(models|datasets)/(?P<id>[^/]+/[^/]+)/preupload/main")
 _COMMIT = re.compile(r"/api/(models|datasets)/(?P<id>[^/]+/[^/]+)/commit/main")
 _LFS = re.compile(r"/(datasets/)?(?P<id>[^/]+/[^/]+)\.git/info/lfs/objects/batch")
-_RESOLVE = re.compile(r"/(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)")
+_RESOLVE = re.compile(r"/(datasets/)?(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)")
 _STORED = re.compile(r"/stored/(?P<sha256>[0-9a-f]{64})")
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 _LARGE = (".safetensors", ".bin", ".pth", ".parquet")
@@ -90,6 +90,8 @@ class Hub:
     """An owner of whose repositories the token may not write."""
     xet_endpoint: str | None = None
     """Where weight files are said to lie in chunks too, as they do on the real hub."""
+    in_chunks: dict[str, str] = field(default_factory=dict)
+    """Files of commits that were uploaded there and not here, with their SHA-256."""
 
     def drop_once(self, name: str, after: int, *, resets: bool = False) -> None:
         """Hang up after `after` bytes of the file `name`, the next time that it is fetched.
@@ -262,8 +264,10 @@ class _Handler(BaseHTTPRequestHandler):
             value = line["value"]
             if line["key"] == "file":
                 (folder / value["path"]).write_bytes(base64.b64decode(value["content"]))
-            elif line["key"] == "lfsFile":
+            elif line["key"] == "lfsFile" and (hub.uploads / value["oid"]).exists():
                 (hub.uploads / value["oid"]).replace(folder / value["path"])
+            elif line["key"] == "lfsFile":
+                hub.in_chunks[value["path"]] = value["oid"]
         commit = hashlib.sha1(str(lines).encode()).hexdigest()
         hub.repositories[id] = ServedRepository(folder, commit)
         url = f"{hub.endpoint}/{id}/commit/{commit}"
@@ -279,9 +283,11 @@ class _Handler(BaseHTTPRequestHandler):
             is_xet = self.server.hub.xet_endpoint is not None
             self._send_json([_tree_entry(*named, is_xet=is_xet) for named in files.items()])
             return
-        if kind == "xet-read-token":
+        if kind in ("xet-read-token", "xet-write-token"):
+            url = str(self.server.hub.xet_endpoint)
             access = {"X-Xet-Access-Token": "t", "X-Xet-Token-Expiration": str(2**32)}
-            self._send(200, b"", {**access, "X-Xet-Cas-Url": str(self.server.hub.xet_endpoint)})
+            body = json.dumps({"accessToken": "t", "exp": 2**32, "casUrl": url}).encode()
+            self._send(200, body, {**access, "X-Xet-Cas-Url": url})
             return
         siblings = [
             {"rfilename": name, "size": file.stat().st_size, "blobId": _blob_id(file)}

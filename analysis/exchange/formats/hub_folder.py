@@ -89,7 +89,7 @@ def write_dataset_card(folder: Path, card: Card, prompts: pa.Table) -> None:
         "A row for each prompt and layer, with the text of the prompt: positive prompts ask",
     ]
     lines += ["for what the concept names, such as unsafe content.", ""]
-    lines += ["`axes activations import activations.parquet` reads the file."]
+    lines += ["`axes activations import hf:OWNER/NAME` reads it, as it does activations.parquet."]
     (folder / "README.md").write_text("\n".join(lines) + "\n")
 
 

@@ -103,7 +103,7 @@ def test_studies_and_jobs_in_mlflow_and_not_twice(lake, folder):
     for model, values in expected(lake).items():
         data = models[model].data
         assert {name: data.metrics[name] for name in values} == pytest.approx(values)
-        assert data.params["align"] == "benign" and data.params["version/torch"]
+        assert data.params["align"] == "benign" and "torch" in data.params["versions"]
         (point,) = client.get_metric_history(models[model].info.run_id, "labelled/native/auroc")
         assert point.step == int(
             axes.connect(lake).sql("select max(layer) from axes").fetchall()[0][0]
@@ -138,7 +138,7 @@ def test_a_study_in_the_files_of_wandb_and_not_twice(lake, folder, monkeypatch):
             for item in record.history.item:
                 name = item.key or "/".join(item.nested_key)
                 read[config.get("model", "")][name] = json.loads(item.value_json)
-        assert config["align"] == "benign" and config["version/torch"]
+        assert config["align"] == "benign" and config["versions"]["torch"]
     for model, values in expected(lake).items():
         assert {name: read[model][name] for name in values} == pytest.approx(values)
     assert "claims/shared_axis/labelled" in read[""]

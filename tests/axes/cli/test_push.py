@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import hf_xet
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -81,6 +83,71 @@ def test_activations_with_a_card_of_the_data_set(hub, lake):
     assert "80 of labelled: 40 positive, 40 negative" in readme and "resid_post" in readme
     assert readme.startswith("---\nlicense: other")
     assert not any(text in readme for text in table["text"].to_pylist())
+
+
+def test_activations_that_are_pushed_come_back_by_import(hub, tiny, tmp_path):
+    push = ("push", "small", "me/rows", "--prompts", "marked", "--layers", "1,3")
+    ok("activations", *push, "--root", tiny / "lake")
+    words = ("--root", tmp_path / "lake")
+    (imported,) = printed("activations", "import", "hf:me/rows", *words)
+    assert (imported["model"], imported["rows"], imported["prompt_set"]) == ("small", 80, "marked")
+    question = """
+        select text, label, layer, vector from v_activations
+        where model = 'small' and prompt_set = 'marked' and layer in (1, 3)
+        order by text, layer
+    """
+    read, original = (opened(root).query(question) for root in (tmp_path / "lake", tiny / "lake"))
+    assert len(read) == 80 and read.equals(original)
+    # Again, at the commit.
+    there = f"hf:me/rows@{hub.repositories['me/rows'].commit}"
+    (again,) = printed("activations", "import", there, *words)
+    assert (again["rows"], again["known_rows"]) == (0, 80)
+    ok("push", "native/small/1/marked", NAME, "--root", tiny / "lake")
+    message = refused("activations", "import", f"hf:{NAME}", *words)
+    assert f"{NAME} holds no activations.parquet" in message
+    assert "me/rows holds no card.json" in refused("import", "hf:me/rows", *words)
+    assert "nothing.npz does not exist" in refused("activations", "import", "nothing.npz", *words)
+
+
+def test_large_files_go_up_in_chunks_as_the_real_hub_takes_them(hub, lake, tmp_path, monkeypatch):
+    """By hf_xet, into the store on a disk that it has for tests."""
+    store = f"local://{tmp_path / 'cas'}"
+    hub.xet_endpoint = store
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    ok("push", NATIVE, NAME, "--root", lake)
+    ok("export", NATIVE, "--to", "hub", "-o", tmp_path / "axis", "--root", lake)
+    exported = tmp_path / "axis" / "direction.safetensors"
+    assert hub.in_chunks == {exported.name: hashlib.sha256(exported.read_bytes()).hexdigest()}
+    (chunked,) = hf_xet.hash_files([str(exported)])
+    info = hf_xet.XetFileInfo(chunked.hash, chunked.file_size)
+    with hf_xet.XetSession().new_file_download_group(endpoint=store) as group:
+        group.start_download_file(info, str(tmp_path / "read"))
+    assert (tmp_path / "read").read_bytes() == exported.read_bytes()
+
+
+def test_a_folder_of_axes_is_a_registry_also_in_a_repository(hub, lake, tmp_path):
+    folder = hub.uploads / "registry"
+    beta = "native/beta/1/labelled"
+    for name, axis in (("first", NATIVE), ("second", beta)):
+        ok("export", axis, "--to", "hub", "-o", folder / name, "--root", lake)
+    page = "select name, space_model, layer from axes where kind = 'native' order by name"
+    ok("sql", page, "-o", folder / "README.md", "--root", lake)
+    assert f"| {NATIVE}" in (folder / "README.md").read_text()
+    rows = axes.import_axes(folder, root=lake).rows
+    assert [row["name"] for row in rows] == ["imported/alpha/1/first", "imported/beta/1/second"]
+    hub.repositories["me/registry"] = ServedRepository(folder, "2" * 40)
+    fetched = axes.import_axes("hf:me/registry", root=lake).rows
+    assert [row["axis_id"] for row in fetched] == [row["axis_id"] for row in rows]
+    assert not any(row["is_new"] for row in fetched)
+    # A warehouse without one of the models takes the others.
+    part = tmp_path / "part"
+    ok("warehouse", "subset", part, "--model", "alpha", "--root", lake)
+    found = axes.import_axes(folder, root=part)
+    assert [row["model"] for row in found.rows] == ["alpha"]
+    assert any("left out" in note and "second" in note for note in found.notes)
+    ok("warehouse", "init", "--root", tmp_path / "empty")
+    message = refused("import", folder, "--root", tmp_path / "empty")
+    assert "nothing of" in message and message.count("left out") == 2
 
 
 def test_what_no_push_made_stays_as_it_is(hub, lake):
