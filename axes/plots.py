@@ -1,12 +1,11 @@
-"""The charts of results: those of the report, each drawn of the rows of one result.
+"""The charts of results: those of the report, or a point with its interval for each of their rows.
 
-A chart is `report section, SQL`; the SQL returns the columns of the section's for the results
-`$ids`. A study has every chart of its report.
+A chart of `_CHARTS` is `report section, SQL`; the SQL returns the columns of the section's for the
+results `$ids`. A study has every chart of its report.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from axes.warehouse.connection import connect, query
@@ -16,6 +15,22 @@ from axes.warehouse.names import did_you_mean
 if TYPE_CHECKING:
     import altair as alt
 
+    from axes.results import Result
+
+# Command -> the columns that name a row, the numbers of which the first that a result has is drawn,
+# and the columns that name a panel.
+_POINTS: dict[str, tuple[list[str], list[str], list[str]]] = {
+    "calibrate": (["model"], ["threshold"], ["method", "target"]),
+    "compare": (["model"], ["probability"], []),
+    "diagnose": (["model"], ["auroc"], ["prompt_set"]),
+    "diff": (["layer", "axis_name", "prompt_id"], ["relative_norm", "moved"], []),
+    "explain": (["rank", "text"], ["value"], ["part"]),
+    "intervene": (["axis_name", "layers"], ["estimate"], ["metric", "prompts_class", "strength"]),
+    "monitor": (["step", "token"], ["projection"], []),
+    "route": (["policy"], ["outcome"], []),
+    "study claims": (["claim"], ["estimate"], ["prompt_set"]),
+    "study diff": (["model"], ["difference"], ["metric", "prompt_set"]),
+}
 _CHARTS = {
     "fit": (
         "layer_areas",
@@ -83,7 +98,7 @@ _CHARTS = {
 }
 
 
-def plot(command: str, ids: tuple[str, ...], root: Path | None, name: str | None) -> alt.FacetChart:
+def plot(result: Result, name: str | None) -> alt.FacetChart:
     """A chart of the results of a command; `name` is one of a study's charts.
 
     Raises `AxesError` for a result without a chart, or without rows for it.
@@ -92,21 +107,24 @@ def plot(command: str, ids: tuple[str, ...], root: Path | None, name: str | None
     from axes.analysis.report.page import PARTS
     from axes.analysis.report.section import study_names
 
+    command = result.command
+    if name is None and command in _POINTS:
+        return _points(result).configure(**PAPER)
     sections = {each.name: each for part in PARTS.values() for each in part if each.draw}
-    is_of_study = command.startswith("study")
+    is_of_study = command.startswith("study") and bool(result.ids)
     names = list(sections) if is_of_study else [_CHARTS[command][0]] if command in _CHARTS else []
     if not names:
-        raise AxesError(f"a result of axes {command or 'this command'} has no chart")
+        raise AxesError(f"a result of axes {command or 'this command'} has no chart {name or ''}")
     chosen = name or ("sensitivity" if command == "study sensitivity" else names[0])
     if chosen not in names:
         near = did_you_mean(chosen, names)
         raise AxesError(f"no chart {chosen}{near}: choose {', '.join(names)}")
-    assert root is not None
-    connection = connect(root)
+    assert result.root is not None
+    connection = connect(result.root)
     section = sections[chosen]
-    parameters: dict[str, Any] = {"ids": list(ids)}
+    parameters: dict[str, Any] = {"ids": list(result.ids)}
     if is_of_study:
-        named = study_names(connection, ids[0])
+        named = study_names(connection, result.ids[0])
         parameters = {key: value for key, value in named.items() if f"${key}" in section.sql}
     sql = section.sql if is_of_study else _CHARTS[command][1]
     rows = query(connection, sql, parameters).to_pylist()
@@ -114,3 +132,38 @@ def plot(command: str, ids: tuple[str, ...], root: Path | None, name: str | None
         raise AxesError(f"the warehouse has no rows for the chart {chosen}")
     chart: alt.FacetChart = section.draw(rows)
     return chart.properties(title=section.title, datasets={"rows": rows}).configure(**PAPER)
+
+
+def _points(result: Result) -> alt.FacetChart:
+    """The rows of a result from top to bottom, each with its number and the interval of it."""
+    import altair as alt
+
+    from axes.analysis.report.charts.panels import numbers, panels, words
+
+    labels, values, headings = _POINTS[result.command]
+    value = next((each for each in values if each in result.table.column_names), "")
+    rows = [
+        {
+            "label": _named(row, labels),
+            "value": row[value],
+            "lower": row.get(f"{value}_lower", row.get("lower")),
+            "upper": row.get(f"{value}_upper", row.get("upper")),
+            "panel": _named(row, headings),
+        }
+        for row in result.rows
+        if row.get(value) is not None
+    ]
+    if not rows:
+        raise AxesError(f"this result of axes {result.command} has no numbers for a chart")
+    y = alt.Y("label:N", title=None, sort=None)
+    x = alt.X("value:Q", title=value.replace("_", " ")).scale(zero=False)
+    tooltip = [*words("label"), *numbers("value", "lower", "upper")]
+    points = alt.Chart().mark_point(filled=True).encode(x=x, y=y, tooltip=tooltip)
+    ends = alt.Chart().mark_rule().encode(x="lower:Q", x2="upper:Q", y=y)
+    height = 18 * len({row["label"] for row in rows})
+    chart = panels(ends, points, by="datum.panel", height=height, independent=("x", "y"))
+    return chart.properties(title=result.title, datasets={"rows": rows})
+
+
+def _named(row: dict[str, Any], columns: list[str]) -> str:
+    return " ".join(str(row[name]) for name in columns if row.get(name) is not None)

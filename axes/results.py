@@ -76,7 +76,7 @@ class Result:
         """
         from axes.plots import plot
 
-        return plot(self.command, self.ids, self.root, name)
+        return plot(self, name)
 
     def __len__(self) -> int:
         return self.table.num_rows

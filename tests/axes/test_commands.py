@@ -117,6 +117,15 @@ def same(result: axes.Result, *words: object) -> None:
         assert printed("sql", result.sql, "--root", result.root) == told
 
 
+def points_of(result: axes.Result) -> list[dict]:
+    """The rows of a chart of points, whose numbers are those of the table."""
+    points = result.plot().to_dict()["datasets"]["rows"]
+    numbers = {value for row in result.rows for value in row.values() if isinstance(value, float)}
+    assert {point["value"] for point in points} <= numbers
+    assert {point["lower"] for point in points} <= numbers | {None}
+    return points
+
+
 def json_rows(result: axes.Result) -> list[dict]:
     import json
 
@@ -155,8 +164,15 @@ def test_functions_of_a_study_return_what_the_commands_print(lake):
     ):
         rows = result.plot().to_dict()["datasets"]["rows"]
         assert rows and "prompt_set" in rows[0]
-    with pytest.raises(axes.AxesError, match="a result of axes calibrate has no chart"):
-        calibrated.plot()
+    difference = axes.diff(study.id, study.id, root=lake)
+    for result in (calibrated, axes.claims(root=lake), axes.diagnose(root=lake), difference):
+        assert points_of(result)
+    with pytest.raises(axes.AxesError, match="a result of axes calibrate has no chart roc"):
+        calibrated.plot("roc")
+    with pytest.raises(axes.AxesError, match="a result of axes list has no chart"):
+        axes.list_names("axes", root=lake).plot()
+    with pytest.raises(axes.AxesError, match="of axes diagnose has no numbers for a chart"):
+        axes.diagnose(root=lake, checks=True).plot()
 
 
 def test_a_study_has_the_charts_of_its_report(studied):
@@ -194,9 +210,12 @@ def test_features_of_an_autoencoder(lake, tmp_path):
 def test_route_and_compare(tmp_path):
     world = make_answers(tmp_path / "lake", offsets={"a": 0.0, "b": 1.0})
     words = ("--prompts", "asked", "--labeler", "judge", "--seed", "3")
-    same(axes.compare("asked", "judge", seed=3, root=world.root), "compare", *words)
+    compared = axes.compare("asked", "judge", seed=3, root=world.root)
+    same(compared, "compare", *words)
+    assert {point["label"] for point in points_of(compared)} == {"a", "b"}
     routed = axes.route("asked", "judge", seed=3, model=["a", "b"], root=world.root)
     same(routed, "route", *words, "--model", "a", "--model", "b")
+    assert all(point["lower"] <= point["value"] for point in points_of(routed))
     with pytest.raises(axes.AxesError, match="--min-quality needs --quality"):
         axes.route("asked", "judge", min_quality=1.0, root=world.root)
 
@@ -215,11 +234,13 @@ def test_monitor_intervene_and_labels_on_a_tiny_model(tiny, tmp_path):
     root = shutil.copytree(tiny, tmp_path / "tiny") / "lake"
     small, axis = str(tiny / "small"), "native/small/2/marked"
     words = ("monitor", small, "--axis", axis, "hello there", "--max-new-tokens", "6")
-    same(axes.monitor(small, "hello there", axis, max_new_tokens=6, root=root), *words)
+    monitored = axes.monitor(small, "hello there", axis, max_new_tokens=6, root=root)
+    same(monitored, *words)
+    assert len(points_of(monitored)) == monitored.pl()["projection"].count()
     options = {"strengths": [-0.5, 0.5], "limit": 8, "benign_limit": 6, "random": 2, "root": root}
     steered = axes.intervene(small, axis, "marked", "benign", max_new_tokens=2, **options)
     assert {row["axis_name"] for row in steered.rows} == {axis}
-    assert steered.sql is not None and steered.id is not None
+    assert steered.sql is not None and steered.id is not None and points_of(steered)
     axes.ingest_traces(small, "marked", limit=4, max_new_tokens=2, root=root)
     labelled = axes.label("inherit", model="small", root=root)
     (row,) = labelled.rows
