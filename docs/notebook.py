@@ -1,19 +1,25 @@
-"""Run the example notebook on a warehouse and store its outputs: docs/notebook.ipynb.
+"""Run the notebooks of the docs on a warehouse and store their outputs.
 
-`python -m docs.notebook --root lake` runs it on the demo's warehouse. A test runs the same cells on
-a tiny one, so they name no model, prompt set or axis.
+`python -m docs.notebook --root lake` runs them on the demo's warehouse: docs/notebook.ipynb, of the
+cells below, and one for each page of docs/notebooks, which has a question. Tests run the same cells
+and pages on a tiny warehouse, so they name no model, prompt set or axis.
 """
 
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 import nbformat
 from nbclient import NotebookClient
 
 FILE = Path(__file__).with_name("notebook.ipynb")
+PAGES = sorted(Path(__file__).with_name("notebooks").glob("*.md"))
+_BLOCK = re.compile(r"^```python\n(.*?)\n```$", re.MULTILINE | re.DOTALL)
 
 # Text first, then the code below it. No cell shows prompts or completions.
 CELLS = (
@@ -107,10 +113,23 @@ The page *Tables, views, macros* describes every column; docs/cookbook.md has th
 )
 
 
-def cells() -> list[nbformat.NotebookNode]:
-    """The notebook's cells, not run."""
+def page_cells(page: Path) -> list[tuple[str, str]]:
+    """The text and the code below it of each cell of a page, charts as pictures."""
+    parts = _BLOCK.split(page.read_text())
+    linked = re.sub(r"\[As a notebook\]\(.*?\)\. ", "", parts[0])
+    found = [
+        (text.strip(), code)
+        for text, code in zip([linked, *parts[2::2]], parts[1::2], strict=False)
+    ]
+    (text, code), *others = found
+    pictures = 'import altair as alt\n\nalt.renderers.enable("png")'
+    return [(text, f"{pictures}\n{code}"), *others]
+
+
+def cells(texts: Sequence[tuple[str, str]] = CELLS) -> list[nbformat.NotebookNode]:
+    """A notebook's cells, not run."""
     made = []
-    for text, code in CELLS:
+    for text, code in texts:
         made += [nbformat.v4.new_markdown_cell(text)] if text else []
         made.append(nbformat.v4.new_code_cell(code))
     for number, cell in enumerate(made):
@@ -118,12 +137,14 @@ def cells() -> list[nbformat.NotebookNode]:
     return made
 
 
-def run(root: Path) -> nbformat.NotebookNode:
-    """The notebook, run on a warehouse; raises `CellExecutionError` where a cell does."""
-    notebook = nbformat.v4.new_notebook(cells=cells())
+def run(root: Path, texts: Sequence[tuple[str, str]] = CELLS) -> nbformat.NotebookNode:
+    """A notebook, run on a warehouse; raises `CellExecutionError` where a cell does."""
+    notebook = nbformat.v4.new_notebook(cells=cells(texts))
     environment = {**os.environ, "AXES_ROOT": str(root.resolve())}
     client = NotebookClient(notebook, timeout=300, kernel_name="python3", record_timing=False)
-    client.execute(env=environment)
+    # Files that a cell writes are not of the docs.
+    with TemporaryDirectory() as folder:
+        client.execute(env=environment, cwd=folder)
     # The stored notebook has no metadata of the machine that ran it.
     notebook.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
     return notebook
@@ -137,9 +158,11 @@ def run(root: Path) -> nbformat.NotebookNode:
     help="The demo's warehouse.",
 )
 def main(root: Path) -> None:
-    """Run the notebook and write it."""
-    nbformat.write(run(root), FILE)
-    click.echo(FILE)
+    """Run the notebooks and write them."""
+    texts = {FILE: CELLS} | {page.with_suffix(".ipynb"): page_cells(page) for page in PAGES}
+    for file, cells_of in texts.items():
+        nbformat.write(run(root, cells_of), file)
+        click.echo(file)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.notebook import FILE, cells, run
+from docs.notebook import CELLS, FILE, PAGES, cells, page_cells, run
 from tests.analysis.conftest import studied
 
 __all__ = ["studied"]
@@ -44,12 +44,26 @@ def test_results_are_tables_with_intervals_and_projections_are_those_stored(ran)
     assert any(shown(cell, "image/png") for cell in ran if cell["cell_type"] == "code")
 
 
-def test_the_notebook_of_the_docs_is_of_these_cells_and_has_outputs():
-    stored = json.loads(Path(FILE).read_text())
+NOTEBOOKS = {FILE: CELLS} | {page.with_suffix(".ipynb"): page_cells(page) for page in PAGES}
+
+
+@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
+def test_a_notebook_of_the_docs_is_of_its_cells_and_has_outputs(file: Path):
+    """Those of pages have the code that the tests of the docs run."""
+    stored = json.loads(file.read_text())
     assert ["".join(cell["source"]) for cell in stored["cells"]] == [
-        cell["source"] for cell in cells()
+        cell["source"] for cell in cells(NOTEBOOKS[file])
     ], "run `python -m docs.notebook --root lake`"
-    for cell in stored["cells"]:
-        if cell["cell_type"] == "code":
-            assert cell["outputs"] and cell["execution_count"]
-    assert "/tmp/" not in Path(FILE).read_text() and Path(FILE).stat().st_size < 500_000
+    code = [cell for cell in stored["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["execution_count"] for cell in code)
+    shown = [cell["outputs"] for cell in code[file != FILE :]]
+    assert all(shown)
+    assert all(each["output_type"] != "error" for outputs in shown for each in outputs)
+    assert "/tmp/" not in file.read_text() and file.stat().st_size < 500_000
+
+
+def test_every_question_has_a_notebook():
+    assert len(PAGES) == 5
+    for page in PAGES:
+        assert f"({page.stem}.ipynb)" in page.read_text()
+        assert any("axes." in code for _, code in page_cells(page))
