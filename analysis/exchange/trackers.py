@@ -156,9 +156,14 @@ def _wandb(project: str, is_online: bool) -> Callable[[TrackerRun], bool]:
     import wandb
 
     # The machine, its git repository and the running script are not of the results.
-    private = ("x_disable_meta", "x_disable_machine_info", "x_disable_stats", "disable_git")
     settings = wandb.Settings(
-        silent=True, console="off", reinit="create_new", **dict.fromkeys(private, True)
+        silent=True,
+        console="off",
+        reinit="create_new",
+        disable_git=True,
+        x_disable_meta=True,
+        x_disable_machine_info=True,
+        x_disable_stats=True,
     )
     folder = Path(os.environ.get("WANDB_DIR", ""), "wandb")
 
