@@ -126,7 +126,8 @@ def find_space(
     pooling = pooling if of_tokens is None else of_tokens.name
     found = warehouse.query(
         """
-        select model_id, dtype, source, d_model, layer_count
+        select
+            model_id, d_model, layer_count, concat_ws(', ', dtype, attention, source) as version
         from models
         where model = ? and starts_with(model_id, ?)
         order by model_id
@@ -141,9 +142,7 @@ def find_space(
             f"run `axes ingest activations {name} --prompts SET` first"
         )
     if len(found) > 1:
-        versions = "; ".join(
-            f"{name}@{row['model_id'][:8]} ({row['dtype']}, {row['source']})" for row in found
-        )
+        versions = "; ".join(f"{name}@{row['model_id'][:8]} ({row['version']})" for row in found)
         raise ModelError(f"{len(found)} versions of {name} are there, say which: {versions}")
     stored = warehouse.column(
         "select distinct pooling from v_stored where model = $1 and model_id = $2 "

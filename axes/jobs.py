@@ -81,8 +81,8 @@ def ingest_activations(
     (default: every block); `limit` uses the first prompts of each set. Rows under a name,
     `{"mine": frame}`, are imported as `axes.import_prompts` does. `system` is the text of a system
     prompt. `options` are `keep_tokens` (layers), `shard` (such as "3/8"), `token_budget` (max
-    tokens in one batch, padding included), `share_prefix`, `skip_unusable`, how to load the model
-    (`adapter`, `quantization`, `attention`, `blocks`) and where to run it (`on`: "ray", `address`,
+    tokens in one batch, padding included), `share_prefix`, `skip_unusable`, how to run the model
+    (`engine`, `adapter`, `quantization`, `attention`, `blocks`) and where (`on`: "ray", `address`,
     `workers`, `gpus_per_worker`). Built-in prompt sets are imported.
     Raises `ModelError`, `PromptError`, `LayerError` or `NonFiniteError`.
 

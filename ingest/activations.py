@@ -11,9 +11,11 @@ import itertools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -36,15 +38,18 @@ from axes.ingest.forward.recording import find_points
 from axes.ingest.forward.templates import Rendered
 from axes.ingest.jobs import IngestSummary, Job, Part, open_job
 from axes.ingest.models.load import LoadedModel, non_finite, require_layers
-from axes.ingest.models.registry import ModelSpec
+from axes.ingest.models.registry import VLLM, VLLM_ROOM, ModelSpec
 from axes.ingest.prompts import count_prompts, prompt_slices
 from axes.ingest.requests import LOCAL, ActivationRequest, Placement
 from axes.ingest.sinks import Outbox, StoredRows
-from axes.warehouse.errors import RootError
+from axes.warehouse.errors import ModelError, RootError
 from axes.warehouse.names import counted
 from axes.warehouse.runs import Run
 from axes.warehouse.tables.index import refresh_index
 from axes.warehouse.writer import SentFile, commit_rows
+
+if TYPE_CHECKING:
+    from axes.ingest.forward.vllm_engine import VllmEngine, VllmEngines
 
 
 @dataclass(frozen=True)
@@ -77,10 +82,13 @@ def ingest_activations(
     """
     with placed(placement, root, request) as (root, request, pool):
         job, poolings, total = _open(root, spec, request)
+        if pool is not None and spec.engine == VLLM:
+            raise ModelError("--engine vllm runs on this machine: leave --on ray out")
         parameters = {**request.parameters(), **placement.parameters(), "poolings": list(poolings)}
-        with job.running("ingest activations", parameters) as running:
+        running_job = job.running("ingest activations", parameters)
+        with _engines(job, poolings) as engines, running_job as running:
             stored = _stored(job, request, running.run)
-            options = {"request": request, "poolings": poolings}
+            options = {"request": request, "poolings": poolings, "engines": engines}
             spread = Spread(running, pool, Session, options, stored)
             parts = _plan(job, request, poolings, running.run, stored)
             prompt_count, new_count = spread.compute("ingest", "tok", parts, total)
@@ -98,22 +106,23 @@ def plan_activations(root: Path, spec: ModelSpec, request: ActivationRequest) ->
     run = Run(root, "plan", {})
     prompt_count = new_count = rows = stored_bytes = 0
     session, rate = None, None
-    for part in _plan(job, request, poolings, run, _stored(job, request, run)):
-        prompt_count += part.prompt_count
-        new_count += part.new_count
-        for group in part.groups:
-            session = session or Session(run, job.load(), request, poolings)
-            forward, rendered = session.prepare(group), group.rendered.values()
-            run.tokens += sum(len(row.token_ids) - forward.shared for row in rendered)
-            new_rows = sum(
-                1 if item.pooling else len(row.token_ids)
-                for item in group.items
-                for row in rendered
-            )
-            rows += new_rows
-            d_model, dtype = session.loaded.d_model, request.store_dtype
-            stored_bytes += round(new_rows * row_bytes(d_model, None, dtype))
-            rate = rate or session.measure(forward, group)
+    with _engines(job, poolings) as engines:
+        for part in _plan(job, request, poolings, run, _stored(job, request, run)):
+            prompt_count += part.prompt_count
+            new_count += part.new_count
+            for group in part.groups:
+                session = session or Session(run, job.load(), request, poolings, engines)
+                forward, rendered = session.prepare(group), group.rendered.values()
+                run.tokens += sum(len(row.token_ids) - forward.shared for row in rendered)
+                new_rows = sum(
+                    1 if item.pooling else len(row.token_ids)
+                    for item in group.items
+                    for row in rendered
+                )
+                rows += new_rows
+                d_model, dtype = session.loaded.d_model, request.store_dtype
+                stored_bytes += round(new_rows * row_bytes(d_model, None, dtype))
+                rate = rate or session.measure(forward, group)
     return IngestPlan(
         model=spec.name,
         model_id=job.identity.model_id,
@@ -172,6 +181,17 @@ def _open(
     return job, poolings, total // job.shard.count
 
 
+def _engines(
+    job: Job, poolings: Mapping[str, Pooling]
+) -> AbstractContextManager[VllmEngines | None]:
+    """With `--engine vllm` what starts its engines, and ends the last one."""
+    if job.spec.engine != VLLM:
+        return nullcontext()
+    from axes.ingest.forward.vllm_engine import VllmEngines
+
+    return closing(VllmEngines(job, poolings))
+
+
 def _stored(job: Job, request: ActivationRequest, run: Run) -> StoredRows:
     key = (job.root, job.spec.name, job.identity.model_id, request.rendering.name)
     with run.stage("plan"):
@@ -198,6 +218,7 @@ def _plan(
                 {prompt_id: texts[prompt_id] for prompt_id in missing},
                 request,
                 poolings=list(poolings.values()),
+                room=VLLM_ROOM if job.spec.engine == VLLM else 0,
                 skipped=run.skipped,
             )
         tokens = sum(len(prompt.token_ids) for prompt in rendered.values())
@@ -214,8 +235,10 @@ class Session:
         loaded: LoadedModel,
         request: ActivationRequest,
         poolings: Mapping[str, Pooling],
+        engines: VllmEngines | None = None,
     ) -> None:
         self.run, self.loaded, self._request, self._poolings = run, loaded, request, poolings
+        self._engines = engines
         self._batches = Batches(loaded, run, request.token_budget)
         self._prepared: tuple[object, Forward] | None = None
 
@@ -238,8 +261,12 @@ class Session:
                 self.run.tokens += sum(lengths[name] for name in batch.prompt_ids)
                 done(sum(len(rendered[name].token_ids) for name in batch.prompt_ids))
 
-    def prepare(self, group: Group) -> Forward:
+    def prepare(self, group: Group) -> Forward | VllmEngine:
         """What runs the items of a group; the last one is kept."""
+        if self._engines is not None:
+            longest = max(len(prompt.token_ids) for prompt in group.rendered.values())
+            with self.run.stage("load"):
+                return self._engines.engine(group.items, longest, self._batches.budget)
         key = (group.items, group.prefix_rows)
         if self._prepared is not None and self._prepared[0] == key:
             return self._prepared[1]
@@ -288,7 +315,7 @@ class Session:
             sink.add(commit_rows(run.root, files))
         run.rows += sum(file.record.rows for file in files)
 
-    def measure(self, forward: Forward, group: Group) -> float:
+    def measure(self, forward: Forward | VllmEngine, group: Group) -> float:
         """Tokens per second of the middle batch; the first time through it is not counted."""
         lengths, start = _lengths(group, forward.shared), self._starter(forward, group)
         started = None
@@ -301,7 +328,7 @@ class Session:
         _ = start(middle).vectors
         return sum(lengths[name] for name in middle) / (time.perf_counter() - since)
 
-    def _starter(self, forward: Forward, group: Group) -> Callable[[list[str]], Batch]:
+    def _starter(self, forward: Forward | VllmEngine, group: Group) -> Callable[[list[str]], Batch]:
         return self.run.stage("forward")(
             lambda names: forward.start(names, [group.rendered[name] for name in names])
         )

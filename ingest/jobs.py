@@ -38,7 +38,7 @@ from axes.ingest.models.config import (
 )
 from axes.ingest.models.download import at_commit, fetch, local_folder, require_access
 from axes.ingest.models.identity import ModelIdentity, identify
-from axes.ingest.models.load import LoadedModel, find_blocks, load, model_row
+from axes.ingest.models.load import LoadedModel, find_blocks, load, model_row, require_engine
 from axes.ingest.models.quantized import runnable_quantization
 from axes.ingest.models.registry import ModelSpec
 from axes.ingest.requests import ModelRequest
@@ -195,6 +195,7 @@ class Job:
             "attention": spec.attention,
             "adapter": spec.adapter,
             "blocks": spec.blocks,
+            "engine": spec.engine,
         }
 
     def summary(self, run: Run, prompt_count: int, new_count: int) -> IngestSummary:
@@ -305,6 +306,7 @@ def open_job(
     part = Shard.parse("1/1" if shard is None else shard)
     template = request.rendering  # An unknown template is an error before a model is fetched.
     device = request.device or default_device()
+    require_engine(spec, getattr(request, "sites", ()))
     require_access([spec])
     # A configuration of the hub is there before its weights are.
     if (config := local_folder(spec)) is not None and spec.source.startswith("hf:"):

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from axes.ingest.forward.activation_keys import Item
 from axes.ingest.forward.batching import pad
 from axes.ingest.forward.prefix_cache import share_prefix, tolerated
 from axes.ingest.forward.recording import Point, block_points, find_points, recorded
 from axes.ingest.forward.templates import (
+    Rendered,
     Template,
     chat_texts,
     foreign_token,
@@ -25,12 +28,13 @@ from axes.ingest.forward.templates import (
     render,
     unused_additions,
 )
-from axes.ingest.jobs import open_job
-from axes.ingest.models.load import LoadedModel, blocks_path
-from axes.ingest.models.registry import ModelSpec
+from axes.ingest.forward.vllm_engine import VllmEngine
+from axes.ingest.jobs import Job, open_job
+from axes.ingest.models.load import LoadedModel, blocks_path, require_engine
+from axes.ingest.models.registry import TRANSFORMERS, VLLM, ModelSpec
 from axes.ingest.requests import ModelRequest
 from axes.warehouse.errors import ModelError, NonFiniteError
-from axes.warehouse.names import SITES, counted
+from axes.warehouse.names import RESID_POST, SITES, counted
 from axes.warehouse.progress import waiting
 
 PROMPTS = (
@@ -72,8 +76,10 @@ def examine(
 
     `template` is examined too, and shown on a prompt instead of the plain chat template.
     """
-    # Nothing of a warehouse is read: the job is never run.
-    job = open_job(Path(), spec, ModelRequest(device=device, dtype=dtype))
+    # Nothing of a warehouse is read: the jobs are never run.
+    request = ModelRequest(device=device, dtype=dtype)
+    require_engine(spec)
+    job = open_job(Path(), replace(spec, engine=TRANSFORMERS), request)
     identity, loaded = job.identity, job.load()
     details = f"{identity.dtype} on {loaded.device}, {identity.attention} attention"
     yield Finding("load", PASS, f"{details}, model_id {identity.model_id}")
@@ -86,6 +92,13 @@ def examine(
         with waiting(f"{step}: {spec.name}"):
             findings = list(check(loaded))
         yield from findings
+    if spec.engine == VLLM:
+        rendered = render(loaded.tokenizer, PROMPTS, Template(), spec.name)
+        right = _recorded(loaded, [prompt.token_ids for prompt in rendered], "right")
+        del loaded  # The engine needs its memory.
+        with waiting(f"run prompts in vllm: {spec.name}"):
+            finding = _engine(open_job(Path(), spec, request), rendered, right)
+        yield finding
 
 
 def _tokenizer(loaded: LoadedModel, requested: Template | None) -> Iterator[Finding]:
@@ -177,14 +190,24 @@ def _hidden_states(loaded: LoadedModel, row: list[int]) -> Tensor:
     return torch.stack([state[0].float().cpu() for state in inner])
 
 
+def _engine(job: Job, rendered: list[Rendered], right: list[Tensor]) -> Finding:
+    lengths = [len(prompt.token_ids) for prompt in rendered]
+    items = [Item(layer, RESID_POST, "") for layer in range(len(right[0]))]
+    with closing(VllmEngine(job, frozenset(items), {}, max(lengths), sum(lengths))) as engine:
+        vectors = engine.start([""] * len(rendered), rendered).vectors
+    hidden = torch.stack([torch.from_numpy(vectors[item]) for item in items])
+    check = f"{job.identity.attention} = transformers"
+    return _compared(check, job.load(), list(hidden.split(lengths, dim=1)), right)
+
+
 def _compared(check: str, loaded: LoadedModel, mine: list[Tensor], other: list[Tensor]) -> Finding:
-    """The largest difference over the norm, at any prompt, layer and position."""
+    """Largest difference over the norm; another engine rounds elsewhere, and is allowed more."""
     worst = 0.0
     for one, two in zip(mine, other, strict=True):
         layers = min(len(one), len(two))
         gap = (one[:layers] - two[:layers]).norm(dim=-1) / two[:layers].norm(dim=-1)
         worst = max(worst, float(gap.max()))
-    tolerance = tolerated(loaded.model.dtype)
+    tolerance = tolerated(loaded.model.dtype) * (4 if loaded.spec.engine == VLLM else 1)
     result = PASS if worst <= tolerance else FAIL
     return Finding(check, result, f"largest difference {worst:.1e}, allowed {tolerance:.0e}")
 

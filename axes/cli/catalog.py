@@ -16,6 +16,7 @@ from axes.cli.options import (
     COUNT,
     MODEL,
     PROMPT_SET,
+    engine_option,
     format_option,
     loading_options,
     model_argument,
@@ -219,6 +220,7 @@ def models_fetch(model: tuple[str, ...]) -> None:
 @loading_options
 @system_option
 @request_options(ModelRequest, "template_options", "assistant_prefill")
+@engine_option
 @format_option
 def models_doctor(
     model: str,
@@ -230,8 +232,8 @@ def models_doctor(
 ) -> None:
     """Check on ten prompts that the activations to store are those that MODEL computes.
 
-    Shows a prompt in the chat template, with the options given, and which of them it ignores. Exit
-    code 1 where a check fails.
+    Shows a prompt in the chat template, with the options given, and which of them it ignores. With
+    --engine vllm, compares that engine with transformers. Exit code 1 where a check fails.
 
     \b
     axes models doctor smollm2-135m

@@ -13,6 +13,7 @@ from axes.cli.options import (
     MODEL,
     Numbers,
     Options,
+    engine_option,
     format_option,
     is_typed,
     limit_option,
@@ -55,6 +56,7 @@ def ingest() -> None:
 @system_option
 @request_options(ActivationRequest)
 @request_options(Placement)
+@engine_option
 @click.option("--dry-run", is_flag=True, help="Time one batch, and print what a run would do.")
 @root_option
 @prints

@@ -22,7 +22,7 @@ from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from axes.analysis import stats
-from axes.ingest.models.registry import DTYPES, QUANTIZATIONS
+from axes.ingest.models.registry import DTYPES, ENGINES, QUANTIZATIONS, TRANSFORMERS
 from axes.warehouse.names import with_literals
 from axes.warehouse.render import show, show_record, show_rows
 from axes.warehouse.settings import Option, options_of
@@ -357,6 +357,14 @@ loading_options = together(
 )
 
 
+engine_option = click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default=TRANSFORMERS,
+    help="What runs the model. Rows of vllm are of a model version of their own.",
+)
+
+
 def models_option(help: str) -> Callable[[Command], Command]:
     """`--model`, repeatable, passed as `models`."""
     return click.option("--model", "models", type=MODEL, multiple=True, help=help)
@@ -431,8 +439,8 @@ def model_spec(model: str, options: Options) -> ModelSpec:
     """The model that the loading options name; they are removed from `options`."""
     from axes.ingest.models.registry import resolve
 
-    names = ("source", "adapter", "quantization", "attention", "blocks")
-    return resolve(model, **{name: options.pop(name) for name in names})
+    names = ("source", "adapter", "quantization", "attention", "blocks", "engine")
+    return resolve(model, **{name: options.pop(name) for name in names if name in options})
 
 
 def format_for(output: Path | None, output_format: str) -> str:

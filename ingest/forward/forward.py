@@ -67,7 +67,7 @@ class Forward:
         prefix = self._prefix
         rows = [prompt.token_ids[self.shared :] for prompt in rendered]
         tokens, mask = pad(rows, pad_id(self._loaded.tokenizer))
-        spans = {name: _spans(pooling, rendered) for name, pooling in self._poolings.items()}
+        spans = {name: spans_of(pooling, rendered) for name, pooling in self._poolings.items()}
         readers = {name: SpanReader(places, prefix) for name, places in spans.items()}
         every_token = SpanReader([(0, len(row.token_ids)) for row in rendered], prefix)
         results: dict[Item, Tensor] = {}
@@ -90,7 +90,8 @@ class Forward:
             return Batch(prompt_ids, rendered, spans, HostCopy(results))
 
 
-def _spans(pooling: Pooling, rendered: Sequence[Rendered]) -> list[Span]:
+def spans_of(pooling: Pooling, rendered: Sequence[Rendered]) -> list[Span]:
+    """The positions of each prompt that a pooling reads."""
     spans = (pooling.positions(row) for row in rendered)
     return [span for span in spans if span is not None]
 

@@ -24,8 +24,9 @@ from axes.ingest.models.download import (
     remember,
 )
 from axes.ingest.models.hub import weight_files
+from axes.ingest.models.load import import_vllm
 from axes.ingest.models.quantized import runnable_quantization
-from axes.ingest.models.registry import ModelSpec
+from axes.ingest.models.registry import VLLM, ModelSpec
 from axes.warehouse.errors import ModelError
 from axes.warehouse.writer import content_key
 
@@ -95,7 +96,8 @@ def identify(spec: ModelSpec, folder: Path, dtype: str) -> ModelIdentity:
         _text_hash(f"{converted} tokenizer") if converted else files_hash(tokenizer),
         _text_hash(template) if template else None,
     )
-    attention = spec.attention or _default_attention(folder, dtype)
+    engine = f"vllm-{import_vllm().__version__}" if spec.engine == VLLM else None
+    attention = engine or spec.attention or _default_attention(folder, dtype)
     numerics = (dtype, quantization, attention, spec.blocks)
     model_id = content_key(spec.name, spec.revision, hashes, numerics)
     return ModelIdentity(model_id, dtype, quantization, attention, *hashes)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,7 @@ from axes.ingest.models.config import (
     text_model,
 )
 from axes.ingest.models.download import fetch_adapter
+from axes.ingest.models.registry import VLLM
 from axes.warehouse.errors import LayerError, ModelError, NonFiniteError
 
 if TYPE_CHECKING:
@@ -75,7 +78,9 @@ def load(
         options["quantization_config"] = BitsAndBytesConfig(**precision)
     if spec.adapter is not None:
         _require_package("peft", "adapters")
-    if device == "auto" or identity.quantization is not None:
+    if spec.engine == VLLM:
+        device, options = "meta", {}  # It reads the weights itself.
+    if device in ("auto", "meta") or identity.quantization is not None:
         options["device_map"] = device
     with loading(f"{spec.name} cannot be loaded from {folder}"):
         model: PreTrainedModel = read_weights(
@@ -193,6 +198,27 @@ def model_row(loaded: LoadedModel, run_id: str) -> dict[str, object]:
         "license": spec.license,
         "run_id": run_id,
     }
+
+
+def require_engine(spec: ModelSpec, sites: Sequence[str] = ()) -> None:
+    """Raise `ModelError` where the engine is not installed, or cannot do what is asked."""
+    if spec.engine == VLLM:
+        _require_package("vllm", "vllm")
+        options = ("adapter", "quantization", "attention", "blocks")
+        refused = [f"--{option}" for option in options if getattr(spec, option) is not None]
+        refused += [f"--site {site}" for site in sites if site not in ("resid_post", "resid_pre")]
+        if refused:
+            raise ModelError(f"--engine vllm does not go with {refused[0]}: leave one of them out")
+
+
+def import_vllm() -> Any:
+    """The package vllm, which logs errors alone and sends no usage statistics."""
+    # On a CPU it takes 4 GiB, else nearly all; its core runs in this process, with its errors.
+    defaults = {"NO_USAGE_STATS": "1", "LOGGING_LEVEL": "ERROR", "CPU_KVCACHE_SPACE": "4"}
+    for name, value in defaults.items():
+        os.environ.setdefault(f"VLLM_{name}", value)
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    return import_module("vllm")
 
 
 def _require_package(name: str, extra: str) -> None:

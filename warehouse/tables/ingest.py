@@ -57,7 +57,7 @@ INGEST_TABLES = (
         parameter_count  int64   number of weights, tied ones once; 0: unknown
         context_length   int32?  longest prompt in tokens; null: no limit
         dtype            text    dtype of the weights and of the forward pass
-        attention        text?   attention implementation, as transformers names it
+        attention        text?   attention implementation of transformers, or vllm-0.32.0
         quantization     text?   4bit or 8bit when loaded so, else as the checkpoint
                                  stores its weights: fp8, gptq-4bit, ...; null: not at all
         adapter          text?   PEFT adapter on top: folder or hub id; null: none
