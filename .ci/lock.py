@@ -1,8 +1,9 @@
 """Lock the dependencies: every package at one version, with the SHA-256 of each of its files.
 
 constraints.txt has what the package needs, constraints-dev.txt what the tests, the docs and the
-optional extras need beyond it. Versions that are locked stay; `--upgrade-package NAME` and
-`--upgrade` move them. Run by `make lock`, with uv on the path.
+optional extras need beyond it; vllm, which pins other versions, is left out. Versions that are
+locked stay; `--upgrade-package NAME` and `--upgrade` move them. Run by `make lock`, with uv on the
+path.
 
 torch is left to the machine, with what only a CUDA build of it needs: its builds for CPU and CUDA
 have other files under one version, and other dependencies.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -38,4 +40,6 @@ def lock(path: Path, title: str, *options: str | Path, without: Iterable[str] = 
 if __name__ == "__main__":
     runtime = lock(RUNTIME, "What the package needs, as last tested; torch is the machine's.")
     title = f"What tests, docs and the optional extras need beyond {RUNTIME}."
-    lock(DEVELOPMENT, title, "--all-extras", "--constraint", RUNTIME, without=runtime)
+    project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+    extras = (f"--extra={name}" for name in project["optional-dependencies"] if name != "vllm")
+    lock(DEVELOPMENT, title, *extras, "--constraint", RUNTIME, without=runtime)

@@ -26,7 +26,7 @@ from axes.warehouse.names import RESID_POST
 
 
 class VllmEngines:
-    """The engine of a job; another takes its place for items or lengths that it was not made for."""
+    """The engine of a job; another takes its place for other items or longer prompts."""
 
     def __init__(self, job: Job, poolings: Mapping[str, Pooling]) -> None:
         self._job, self._poolings = job, poolings
