@@ -86,7 +86,7 @@ def ingest_activations(
             raise ModelError("--engine vllm runs on this machine: leave --on ray out")
         parameters = {**request.parameters(), **placement.parameters(), "poolings": list(poolings)}
         running_job = job.running("ingest activations", parameters)
-        with _engines(job, poolings) as engines, running_job as running:
+        with _engines(job, request, poolings) as engines, running_job as running:
             stored = _stored(job, request, running.run)
             options = {"request": request, "poolings": poolings, "engines": engines}
             spread = Spread(running, pool, Session, options, stored)
@@ -106,7 +106,7 @@ def plan_activations(root: Path, spec: ModelSpec, request: ActivationRequest) ->
     run = Run(root, "plan", {})
     prompt_count = new_count = rows = stored_bytes = 0
     session, rate = None, None
-    with _engines(job, poolings) as engines:
+    with _engines(job, request, poolings) as engines:
         for part in _plan(job, request, poolings, run, _stored(job, request, run)):
             prompt_count += part.prompt_count
             new_count += part.new_count
@@ -182,14 +182,15 @@ def _open(
 
 
 def _engines(
-    job: Job, poolings: Mapping[str, Pooling]
+    job: Job, request: ActivationRequest, poolings: Mapping[str, Pooling]
 ) -> AbstractContextManager[VllmEngines | None]:
     """With `--engine vllm` what starts its engines, and ends the last one."""
     if job.spec.engine != VLLM:
         return nullcontext()
     from axes.ingest.forward.vllm_engine import VllmEngines
 
-    return closing(VllmEngines(job, poolings))
+    items = requested_items(request, poolings, job.layer_count())
+    return closing(VllmEngines(job, items, poolings))
 
 
 def _stored(job: Job, request: ActivationRequest, run: Run) -> StoredRows:
@@ -266,7 +267,7 @@ class Session:
         if self._engines is not None:
             longest = max(len(prompt.token_ids) for prompt in group.rendered.values())
             with self.run.stage("load"):
-                return self._engines.engine(group.items, longest, self._batches.budget)
+                return self._engines.engine(longest, self._batches.budget)
         key = (group.items, group.prefix_rows)
         if self._prepared is not None and self._prepared[0] == key:
             return self._prepared[1]

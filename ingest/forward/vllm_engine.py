@@ -7,12 +7,12 @@ output of block k - 1 before any final norm.
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 
-from axes.ingest.forward.activation_keys import Item, Items
+from axes.ingest.forward.activation_keys import Items
 from axes.ingest.forward.batching import HostCopy
 from axes.ingest.forward.forward import Batch, spans_of
 from axes.ingest.forward.pooling import Pooling
@@ -26,21 +26,19 @@ from axes.warehouse.names import RESID_POST
 
 
 class VllmEngines:
-    """The engine of a job; another takes its place for other items or longer prompts."""
+    """The engine of a job; another takes its place for prompts that are longer."""
 
-    def __init__(self, job: Job, poolings: Mapping[str, Pooling]) -> None:
-        self._job, self._poolings = job, poolings
-        self._items: Items = frozenset()
+    def __init__(self, job: Job, items: Items, poolings: Mapping[str, Pooling]) -> None:
+        self._job, self._items, self._poolings = job, items, poolings
         self._longest = 0
         self._engine: VllmEngine | None = None
 
-    def engine(self, items: Iterable[Item], longest: int, budget: int) -> VllmEngine:
-        """One for these items of prompts of at most `longest` tokens."""
-        wanted, length = self._items.union(items), max(longest, self._longest)
-        if self._engine is None or (wanted, length) != (self._items, self._longest):
+    def engine(self, longest: int, budget: int) -> VllmEngine:
+        """One for prompts of at most `longest` tokens."""
+        if self._engine is None or longest > self._longest:
             self.close()
-            self._engine = VllmEngine(self._job, wanted, self._poolings, length, budget)
-            self._items, self._longest = wanted, length
+            self._engine = VllmEngine(self._job, self._items, self._poolings, longest, budget)
+            self._longest = longest
         return self._engine
 
     def close(self) -> None:
