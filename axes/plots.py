@@ -6,6 +6,7 @@ results `$ids`. A study has every chart of its report.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from axes.warehouse.connection import connect, query
@@ -122,7 +123,7 @@ def plot(result: Result, name: str | None) -> alt.FacetChart:
     assert result.root is not None
     connection = connect(result.root)
     section = sections[chosen]
-    parameters: dict[str, Any] = {"ids": list(result.ids)}
+    parameters: dict[str, object] = {"ids": list(result.ids)}
     if is_of_study:
         named = study_names(connection, result.ids[0])
         parameters = {key: value for key, value in named.items() if f"${key}" in section.sql}
@@ -165,5 +166,5 @@ def _points(result: Result) -> alt.FacetChart:
     return chart.properties(title=result.title, datasets={"rows": rows})
 
 
-def _named(row: dict[str, Any], columns: list[str]) -> str:
+def _named(row: Mapping[str, object], columns: list[str]) -> str:
     return " ".join(str(row[name]) for name in columns if row.get(name) is not None)

@@ -93,7 +93,7 @@ class TrackerRun:
     group: str
     status: str
     times: tuple[datetime, datetime]
-    settings: dict[str, Any]
+    settings: dict[str, object]
     metrics: list[tuple[int, str, float]]
 
 

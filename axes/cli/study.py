@@ -230,7 +230,7 @@ def _print_concepts(
     return results
 
 
-def _print_angles(angles: list[dict[str, Any]], output_format: str) -> list[dict[str, object]]:
+def _print_angles(angles: list[dict[str, object]], output_format: str) -> list[dict[str, object]]:
     """Print angles between directions, if there are any; as JSON return them instead."""
     if angles and output_format != "json":
         show_rows(angles, output_format)
