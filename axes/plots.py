@@ -7,7 +7,7 @@ results `$ids`. A study has every chart of its report.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from axes.warehouse.connection import connect, query
 from axes.warehouse.errors import AxesError
