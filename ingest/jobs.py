@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 _AT_ONCE = 256
 
 Skipped = dict[str, str]
-ModelRow = dict[str, Any]
+ModelRow = dict[str, object]
 
 
 @dataclass(frozen=True)

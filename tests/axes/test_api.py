@@ -50,7 +50,7 @@ def test_names_are_stable_and_all_of_them_are_there():
         *("diff_models", "drift", "evaluate", "explain", "export", "fit"),
         *("import_axes", "import_prompts", "ingest_activations", "ingest_traces"),
         *("intervene", "label", "list_names", "load_axis", "load_monitor"),
-        *("monitor", "plan", "push", "read_study", "report", "route", "run"),
+        *("log", "monitor", "plan", "push", "read_study", "report", "route", "run"),
         *("scan", "score", "sensitivity", "study", "transfer"),
     ]
     assert dir(axes) == axes.__all__

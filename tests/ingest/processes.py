@@ -7,7 +7,6 @@ happens in their work and not in their imports. Nothing here needs pytest.
 from __future__ import annotations
 
 import ctypes
-import itertools
 import os
 import resource
 import signal
@@ -74,16 +73,14 @@ def run_projected(root: Path, model: Path, instant: Instant | None = None) -> No
 def run_traces_on_ray(
     root: Path, model: Path, traces: dict[str, Any], address: str, environment: dict[str, str]
 ) -> None:
-    """Run the job on one worker of a cluster, and kill its driver once it has committed twice."""
+    """Run the job on one worker of a cluster, and kill its driver once it has committed."""
     os.environ.update(environment)
     _prepare(None)
-    commit, count = axes.ingest.generation.traces.commit_rows, itertools.count(1)
+    commit = axes.ingest.generation.traces.commit_rows
 
-    def commit_rows(*arguments: Any) -> list[Path]:
-        paths = commit(*arguments)
-        if next(count) == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return paths
+    def commit_rows(*arguments: Any) -> None:
+        commit(*arguments)
+        os.kill(os.getpid(), signal.SIGKILL)
 
     axes.ingest.generation.traces.commit_rows = commit_rows
     request = TraceRequest(prompt_set="texts", **traces)

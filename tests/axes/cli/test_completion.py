@@ -44,7 +44,8 @@ def test_models_of_the_registry_are_completed(words):
     "words", ["ingest traces m --prompts demo_", "prompts import demo_", "study --align demo_"]
 )
 def test_ready_prompt_sets_are_completed(words):
-    assert offered(*words.split()) == {"demo_safety", "demo_alignment", "demo_formality"}
+    ready = {"demo_safety", "demo_alignment", "demo_formality", "demo_paraphrase"}
+    assert offered(*words.split()) == ready
 
 
 def test_what_the_warehouse_holds_is_completed(tmp_path, monkeypatch):
