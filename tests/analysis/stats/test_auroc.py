@@ -8,7 +8,7 @@ from hypothesis import given
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from axes.analysis.stats.auroc import auroc, auroc_difference, auroc_interval
+from axes.analysis.stats.auroc import auroc, auroc_difference, auroc_interval, influences
 from tests.analysis.pairs import labelled_scores
 
 
@@ -36,6 +36,18 @@ def test_far_from_perfect_the_interval_is_delongs():
     labels = np.arange(400) % 2 == 0
     found = auroc_interval(random.standard_normal(400) + labels, labels)
     assert found.upper - found.estimate == pytest.approx(found.estimate - found.lower)
+
+
+def test_the_variance_is_delongs_written_out_over_pairs_of_rows():
+    """DeLong et al. 1988, equation 5: sample variances of both classes' placements."""
+    random = np.random.default_rng(3)
+    labels = np.arange(47) < 9
+    scores = np.round(random.standard_normal((2, 47)) + labels, 1)
+    differences = scores[:, labels, None] - scores[:, None, ~labels]
+    won = (differences > 0) + (differences == 0) / 2
+    expected = np.cov(won.mean(axis=2)) / 9 + np.cov(won.mean(axis=1)) / 38
+    moved = influences(scores, labels, None)
+    np.testing.assert_allclose(moved.T @ moved, expected, rtol=1e-12)
 
 
 def test_an_interval_stays_within_zero_and_one_and_holds_its_estimate():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss
 
-from axes.analysis.stats.auroc import auroc, auroc_interval
+from axes.analysis.stats.auroc import auroc, auroc_interval, share_estimate
 from axes.analysis.stats.evaluate import (
     cross_calibrated,
     evaluate_scores,
@@ -77,3 +77,19 @@ def test_cross_calibrated_probabilities_are_calibrated_where_the_model_is_right(
     assert expected_calibration_error(found, labels) < 0.04
     turned = expected_calibration_error(1 - found, labels)
     assert turned > 0.3
+
+
+def test_pairs_in_order_is_the_share_of_pairs_whose_positive_row_scores_higher():
+    order = np.random.default_rng(2).permutation(240)
+    paired = scores()[LABELS] - scores()[~LABELS]
+    expected = share_estimate(float((paired > 0).sum()), 120)
+    found = point_metrics(scores()[order], LABELS[order], PAIRS[order])["pairs_in_order"]
+    assert found == expected and 0.7 < found.estimate < 1
+    tied = np.where(PAIRS < 60, 0.0, scores())
+    won = 30 + float((paired[60:] > 0).sum())
+    assert point_metrics(tied, LABELS, PAIRS)["pairs_in_order"] == share_estimate(won, 120)
+
+
+@pytest.mark.parametrize("groups", [np.arange(240), PAIRS // 2, np.arange(240) // 3])
+def test_rows_that_are_not_matched_pairs_have_no_order(groups: np.ndarray):
+    assert "pairs_in_order" not in point_metrics(scores(), LABELS, groups)
