@@ -161,3 +161,11 @@ def test_a_share_of_all_or_none_has_the_exact_interval_of_so_many_rows() -> None
     everything = percentile_interval(1.0, same, count=60)
     assert (everything.lower, everything.upper) == (pytest.approx(0.9404, abs=1e-4), 1.0)
     assert percentile_interval(0.0, 0 * same, count=60).upper == pytest.approx(0.0596, abs=1e-4)
+
+
+def test_the_p_value_counts_the_estimate_among_the_resamples_and_is_never_0() -> None:
+    above = np.linspace(0.1, 1, 999)
+    assert percentile_interval(0.5, above, is_tested=True).p_value == 2 / 1000
+    one_below = np.append(above[1:], -0.1)
+    assert percentile_interval(0.5, one_below, is_tested=True).p_value == 4 / 1000
+    assert percentile_interval(0.0, np.linspace(-1, 1, 999), is_tested=True).p_value == 1

@@ -45,6 +45,14 @@ def test_a_held_out_part_is_never_all_and_never_nothing(count, fraction, seed):
     np.testing.assert_array_equal(mask, held_out_mask(count, fraction=fraction, seed=seed))
 
 
+def test_groups_of_one_class_and_of_both_are_dealt_evenly_each():
+    labels = np.repeat([[True, True], [True, False], [False, False]], 10, axis=0).ravel()
+    for seed in range(5):
+        fold_of_group = grouped_folds(labels, np.arange(60) // 2, seed=seed)[::2]
+        for kind in fold_of_group.reshape(3, 10):
+            assert np.bincount(kind).tolist() == [2] * 5
+
+
 def test_few_groups_make_few_folds_and_a_class_in_one_group_cannot_be_held_out():
     folds = grouped_folds(np.array([True, False] * 3), np.repeat([0, 1, 2], 2), seed=0)
     assert set(folds) == {0, 1, 2}
@@ -90,6 +98,8 @@ def test_nearly_the_same_text_is_one_cluster_and_others_are_not():
     assert near_duplicate_clusters(TEXTS).tolist() == [0, 1, 0, 2, 1, 3, 3]
     # These share one five-gram of three, and the overlap is exact.
     assert near_duplicate_clusters(["abcdef", "abcdeg"], least_overlap=1 / 3).tolist() == [0, 0]
+    # A text of less than five letters is one piece.
+    assert near_duplicate_clusters(["ab", "b"], least_overlap=1 / 3).tolist() == [0, 1]
     assert near_duplicate_clusters(["abcdef", "abcdeg"], least_overlap=0.34).tolist() == [0, 1]
 
 
