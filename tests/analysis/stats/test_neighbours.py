@@ -54,6 +54,12 @@ def test_a_turn_a_scale_and_a_shift_change_nothing_and_rows_are_bounded():
     assert mutual_knn(x, turned) == mutual_knn(x, turned)
 
 
+def test_of_few_rows_no_more_than_half_of_the_others_are_neighbours():
+    random = np.random.default_rng(4)
+    _, null = mutual_knn(*random.standard_normal((2, 20, 5)))
+    assert null.estimate == pytest.approx(9 / 19, abs=5e-3)
+
+
 def test_few_rows_and_rows_that_are_all_alike_are_not_an_error():
     found, _ = mutual_knn(np.eye(3), np.eye(3))
     assert 0 <= found.estimate <= 1

@@ -45,9 +45,11 @@ def test_a_held_out_part_is_never_all_and_never_nothing(count, fraction, seed):
     np.testing.assert_array_equal(mask, held_out_mask(count, fraction=fraction, seed=seed))
 
 
-def test_groups_of_one_class_and_of_both_are_dealt_evenly_each():
+def test_groups_of_one_class_and_of_both_are_dealt_and_drawn_evenly_each():
     labels = np.repeat([[True, True], [True, False], [False, False]], 10, axis=0).ravel()
     for seed in range(5):
+        drawn = held_out_groups(labels, np.arange(60) // 2, fraction=0.3, seed=seed)
+        assert drawn[::2].reshape(3, 10).sum(axis=1).tolist() == [3, 3, 3]
         fold_of_group = grouped_folds(labels, np.arange(60) // 2, seed=seed)[::2]
         for kind in fold_of_group.reshape(3, 10):
             assert np.bincount(kind).tolist() == [2] * 5
