@@ -7,8 +7,8 @@ import pytest
 from scipy.stats import norm
 
 from axes.analysis.stats.auroc import auroc_difference, auroc_interval
-from axes.analysis.stats.detection import tpr_intervals
-from axes.analysis.stats.power import AUROC, CORRELATION, smallest_effects
+from axes.analysis.stats.detection import tpr_at_fpr, tpr_intervals
+from axes.analysis.stats.power import AUROC, CORRELATION, REACH, smallest_effects
 
 COUNTS = [(60, 60), (100, 300)]
 
@@ -48,6 +48,20 @@ def test_no_fewer_than_four_of_five_studies_show_the_rate():
         intervals = tpr_intervals(scores, labels, np.arange(len(labels)), seed=seed)
         lowers.append(intervals[0.01].lower)
     assert np.mean(np.array(lowers) > 0.01) >= 0.8
+
+
+@pytest.mark.parametrize("counts", [(2000, 5000), (20_000, 5000)])
+def test_of_many_rows_the_smallest_rate_is_as_many_standard_errors_away_as_shown(counts):
+    """In the first world the positive rows make most of the error, in the other the threshold."""
+    random, labels = np.random.default_rng(9), labels_of(counts)
+    rate = smallest_effects(*counts).smallest_tpr_at_fpr_1pct
+    assert rate is not None
+    distance = norm.ppf(rate) - norm.ppf(0.01)
+    rates = []
+    for _ in range(200):
+        scores = random.standard_normal(len(labels)) + distance * labels
+        rates.append(tpr_at_fpr(scores, labels, 0.01))
+    assert rate - 0.01 == pytest.approx(REACH * np.std(rates), rel=0.2)
 
 
 def test_effects_shrink_with_prompts_and_grow_out_of_fold():
