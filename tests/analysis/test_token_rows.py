@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 import axes
 from axes.analysis.activations import find_space, load_matrix, project
+from axes.analysis.methods.nulls import fitted_scores
 from axes.analysis.projections import score
 from axes.analysis.stats.splits import grouped_folds, unsplit_groups
 from axes.analysis.study.held_out import EvaluationDefinition, run_evaluation
@@ -125,6 +126,14 @@ def test_plain_loops_give_the_same_direction_and_scores(one_token, kind):
         else:
             expected.append(w @ along)
     np.testing.assert_allclose(scores, expected, rtol=1e-6, atol=2e-5 * (kind in KINDS[::3]))
+
+
+def test_fitted_scores_lie_about_the_middle_of_the_classes_that_the_fit_saw(one_token):
+    x, labels = tokens_of(one_token, "short"), one_token.labels["short"]
+    seen = np.arange(len(labels)) % 3 > 0
+    (found,) = fitted_scores(x, labels, seen)
+    assert found[seen & labels].mean() == pytest.approx(-found[seen & ~labels].mean(), rel=1e-6)
+    assert found[seen & labels].mean() > 0.1
 
 
 def test_the_query_is_that_of_autograd_and_adam_of_torch(one_token):

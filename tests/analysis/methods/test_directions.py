@@ -204,9 +204,10 @@ def test_the_differences_within_pairs_are_not_centred():
 
 
 def test_pairs_with_several_rows_of_a_class_count_by_their_means():
-    x = np.array([[1.0, 0], [3.0, 0], [0.0, 0], [9.0, 9]])
-    labels, groups = np.array([True, True, False, True]), np.array([0, 0, 0, 1])
-    np.testing.assert_allclose(pair_differences(x, labels, groups), [[2.0, 0.0]])
+    x = np.array([[1.0, 0], [3.0, 0], [0.0, 0], [9.0, 9], [5.0, 1], [1.0, 1], [3.0, 1]])
+    labels = np.array([True, True, False, True, True, False, False])
+    found = pair_differences(x, labels, np.array([0, 0, 0, 1, 2, 2, 2]))
+    np.testing.assert_allclose(found, [[2.0, 0.0], [3.0, 0.0]])
 
 
 def test_pairs_by_either_decomposition_give_the_same():
