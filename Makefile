@@ -1,7 +1,7 @@
 # `make help` lists the targets. Everything runs in .venv, which `make setup` builds.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup ingest demo demo-cluster demo-bucket test campaign test-peers test-engines test-browser test-install check audit lock bench docs findings results report
+.PHONY: help setup ingest demo demo-cluster demo-bucket test campaign test-peers test-engines test-browser test-install check audit lock mutants bench docs findings results report
 
 PYTHON ?= python3
 VENV := .venv
@@ -36,6 +36,9 @@ BENCH_PROMPTS ?=
 BENCH_FILES ?= 1000,10000
 # make lock: what may move, --upgrade-package NAME or --upgrade.
 UPGRADE ?=
+# make mutants: so many changes a part, in these parts only (stats methods writer ledger).
+SAMPLE ?= 70
+PARTS ?=
 # make docs: a demo warehouse whose answers the cookbook records.
 RECORD ?=
 
@@ -70,7 +73,7 @@ $(TESTABLE): $(INSTALLED) constraints-dev.txt
 
 $(TOOLS):
 	$(PYTHON) -m venv $(TOOLS_VENV)
-	$(TOOLS_VENV)/bin/python -m pip install --quiet pip-audit uv
+	$(TOOLS_VENV)/bin/python -m pip install --quiet cosmic-ray pip-audit uv
 	touch $@
 
 ingest: $(INSTALLED) ## Run a model: make ingest MODEL=qwen2.5-7b [PROMPTS= ROOT= SOURCE= DEVICE= DTYPE= OPTIONS="--template chat"]
@@ -170,6 +173,9 @@ audit: $(INSTALLED) ## Known vulnerabilities of every locked package, and of tor
 
 lock: $(TOOLS) ## Lock the dependencies again: make lock [UPGRADE="--upgrade-package numpy"]; then make test.
 	PATH="$$PWD/$(TOOLS_VENV)/bin:$$PATH" $(TOOLS_VENV)/bin/python .ci/lock.py $(UPGRADE)
+
+mutants: $(TESTABLE) $(TOOLS) ## What share of small changes of the code fails a test: make mutants [SAMPLE=70 PARTS="stats writer"].
+	OMP_NUM_THREADS=1 $(TOOLS_VENV)/bin/python -m benchmarks.mutants $(SAMPLE) $(PARTS)
 
 bench: $(INSTALLED) ## Measure: make bench [ONLY=ingest BENCH_PROMPTS= BENCH_FILES=]; results in benchmarks/results.
 	AXES_BENCH_PROMPTS=$(BENCH_PROMPTS) AXES_BENCH_FILES=$(BENCH_FILES) $(VENV)/bin/python -m benchmarks.run $(ONLY)

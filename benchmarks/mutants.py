@@ -1,7 +1,7 @@
 """`make mutants`: what share of small faults in the code of numbers and of writing fails a test.
 
 cosmic-ray changes one operator, number, comparison, decorator or loop at a time, in a copy of the
-tree. Of the places that it would change, `SAMPLE` a part are drawn, and one change at each;
+tree. Of the places that it would change, SAMPLE a part are drawn, and one change at each;
 annotations are left out, since nothing runs them. A change counts as found where one of the part's
 own tests fails or runs for ten minutes: other tests may find more. Survivors are printed as diffs.
 The tools' environment has cosmic-ray; `.venv` runs the tests.
@@ -70,7 +70,9 @@ def draw(paths: list[Path], count: int, seed: int) -> list[MutationSpec]:
 def test_command(module: Path, tests: list[str]) -> str:
     """The tests of a module, its own file first, in the copy that lies in the working folder."""
     own = [str(path) for test in tests for path in Path(test).rglob(f"test_{module.stem}.py")]
-    return f"{ROOT}/.venv/bin/python -m pytest -x -q -n0 -p no:cacheprovider {' '.join(own + tests)}"
+    return (
+        f"{ROOT}/.venv/bin/python -m pytest -x -q -n0 -p no:cacheprovider {' '.join(own + tests)}"
+    )
 
 
 def main(count: int, parts: list[str], seed: int = 1) -> None:
@@ -89,7 +91,9 @@ def main(count: int, parts: list[str], seed: int = 1) -> None:
             changes = draw(modules, count, seed)
             survived = 0
             for change in changes:
-                result = mutate_and_test([change], test_command(change.module_path, tests), TIMEOUT_S)
+                result = mutate_and_test(
+                    [change], test_command(change.module_path, tests), TIMEOUT_S
+                )
                 if not result.is_killed:
                     survived += 1
                     print(result.diff, flush=True)
