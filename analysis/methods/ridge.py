@@ -10,7 +10,7 @@ smaller matrix. Both are `basis @ diag(1 / (s + lambda)) @ rotated`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
 
@@ -26,6 +26,8 @@ from axes.warehouse.layers import Rows
 
 # Ten to the -2, -1.5, ..., 8: lambda is in squared units of the activations.
 LAMBDA_GRID = tuple(float(value) for value in np.logspace(-2, 8, 21))
+# Rows in an eigenbasis that are kept for further `y`, in float64.
+_COMPONENT_BYTES = 32 << 20
 
 
 class Ridge(Procedure):
@@ -50,7 +52,9 @@ class Ridge(Procedure):
 
     def path(self, y: Rows, part: str) -> RidgePath:
         """The maps of a part for every lambda; a part of `x` is decomposed once for all `y`."""
-        path = RidgePath.of_rows(self.x, y, self.parts[part], self._spectra.get(part))
+        spectrum = self._spectra.get(part)
+        spectrum = spectrum and spectrum.with_components(self.x)
+        path = RidgePath.of_rows(self.x, y, self.parts[part], spectrum)
         self._spectra[part] = path.spectrum
         return path
 
@@ -94,11 +98,13 @@ class RidgePath:
         totals = np.zeros(len(mean_y))
         for (target,) in blocks(y, where=where):
             totals += np.square(target - mean_y).sum(axis=0)
-        if spectrum.rotation is None:
+        kept = spectrum.components
+        left = spectrum.rotation if kept is None else kept[where]
+        if left is None:
             rotated = spectrum.basis.T @ cross_products(x, y, spectrum.mean, mean_y, where=where)
         else:
             targets = np.concatenate([block - mean_y for (block,) in blocks(y, where=where)])
-            rotated = spectrum.rotation.T @ targets
+            rotated = left.T @ targets
         return cls(spectrum, count, mean_y, rotated, totals)
 
     @property
@@ -179,6 +185,11 @@ class RidgePath:
         `tr(W' X'X W) = sum_ij s_i s_j (B' X'X B)_ij (R R')_ij`,
         so that the rows are read once and a lambda costs one product of `[component, component]`.
         """
+        if self.spectrum.components is not None:
+            rows = self.spectrum.components[where]
+            targets = np.concatenate([block - self.mean_y for (block,) in blocks(y, where=where)])
+            total = float(np.square(targets).sum())
+            return self._errors(total, rows.T @ targets, rows.T @ rows)
         basis = self.spectrum.basis
         centre, total = self.spectrum.mean, 0.0
         xx = np.zeros((len(centre), len(centre)))
@@ -188,8 +199,11 @@ class RidgePath:
             xx += rows.T @ rows
             xy += rows.T @ targets
             total += float(np.square(targets).sum())
-        linear = np.einsum("ij,ij->i", basis.T @ xy, self.rotated)  # the diagonal only
-        quadratic = (basis.T @ xx @ basis) * (self.rotated @ self.rotated.T)
+        return self._errors(total, basis.T @ xy, basis.T @ xx @ basis)
+
+    def _errors(self, total: float, xy: np.ndarray, xx: np.ndarray) -> np.ndarray:
+        linear = np.einsum("ij,ij->i", xy, self.rotated)  # the diagonal only
+        quadratic = xx * (self.rotated @ self.rotated.T)
         shrinkages = [1 / (self.spectrum.values + ridge_lambda) for ridge_lambda in LAMBDA_GRID]
         return np.array(
             [total - 2 * each @ linear + each @ quadratic @ each for each in shrinkages]
@@ -198,12 +212,24 @@ class RidgePath:
 
 @dataclass(frozen=True)
 class Spectrum:
-    """The variance of the rows of one space about their mean; `rotation` is set with few rows."""
+    """The variance of the rows of one space about their mean; `rotation` is set with few rows.
+
+    `components` are all rows of `x` in the eigenbasis, where several `y` are fitted.
+    """
 
     mean: Float[np.ndarray, " d_model"]
     values: Float[np.ndarray, " component"]
     basis: Float[np.ndarray, "d_model component"]
     rotation: Float[np.ndarray, "row component"] | None = None
+    components: Float[np.ndarray, "every component"] | None = None
+
+    def with_components(self, x: Rows) -> Spectrum:
+        """The same with `components`, unless they are many or it has a `rotation`."""
+        is_large = 8 * len(x) * len(self.values) > _COMPONENT_BYTES
+        if self.components is not None or self.rotation is not None or is_large:
+            return self
+        rotated = [(block - self.mean) @ self.basis for (block,) in blocks(x)]
+        return replace(self, components=np.concatenate(rotated))
 
     @classmethod
     def of_few_rows(cls, x: Rows, where: Labels | None = None) -> Spectrum:

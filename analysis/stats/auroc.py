@@ -59,7 +59,7 @@ def aurocs(
     labels = np.broadcast_to(labels, scores.shape)
     positive_count = labels.sum(axis=1)
     pairs = positive_count * (scores.shape[1] - positive_count)
-    rank_sum = np.where(labels, _midranks(scores), 0.0).sum(axis=1)
+    rank_sum = np.where(labels, midranks(scores), 0.0).sum(axis=1)
     won = rank_sum - positive_count * (positive_count + 1) / 2
     return np.divide(won, pairs, where=pairs > 0, out=np.full(len(scores), np.nan))
 
@@ -205,15 +205,20 @@ def _placements(
     scores: Float[np.ndarray, "scorer row"], labels: Labels
 ) -> tuple[Float[np.ndarray, "scorer positive"], Float[np.ndarray, "scorer negative"]]:
     positive, negative = scores[:, labels], scores[:, ~labels]
-    ranks = _midranks(scores)
-    above = (ranks[:, labels] - _midranks(positive)) / negative.shape[1]
-    below = 1.0 - (ranks[:, ~labels] - _midranks(negative)) / positive.shape[1]
+    ranks = midranks(scores)
+    above = (ranks[:, labels] - midranks(positive)) / negative.shape[1]
+    below = 1.0 - (ranks[:, ~labels] - midranks(negative)) / positive.shape[1]
     return above, below
 
 
-def _midranks(scores: Float[np.ndarray, "*scorer row"]) -> Float[np.ndarray, "*scorer row"]:
-    """Ranks from 1 within each scorer; equal scores share the mean of their ranks."""
-    # Imported here: scipy.stats takes as much memory as a fit under a memory limit is given.
-    from scipy.stats import rankdata
+def midranks(scores: Float[np.ndarray, "*scorer row"]) -> Float[np.ndarray, "*scorer row"]:
+    """Ranks from 1 within each scorer; equal scores share the mean of their ranks.
 
-    return rankdata(scores, axis=-1)
+    NaN throughout where one is NaN: as `scipy.stats.rankdata`, whose import takes 0.8 s.
+    """
+    ranks = np.empty(scores.shape)
+    for scorer in np.ndindex(scores.shape[:-1]):
+        _, place, counts = np.unique(scores[scorer], return_inverse=True, return_counts=True)
+        ranks[scorer] = (counts.cumsum() - (counts - 1) / 2)[place]
+    ranks[np.isnan(scores).any(axis=-1)] = np.nan
+    return ranks

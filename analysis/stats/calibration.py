@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from axes.analysis.methods import find_method, load
 from axes.analysis.stats import CALIBRATIONS
-from axes.analysis.stats.auroc import Labels, Scores
+from axes.analysis.stats.auroc import Labels, Scores, midranks
 from axes.warehouse.errors import CalibrationError
 
 BALANCED_ACCURACY = "balanced_accuracy"
@@ -158,10 +158,8 @@ def isotonic(scores: Scores, labels: Labels) -> Parameters:
 
 def quantile(scores: Scores, _labels: Labels) -> Parameters:
     """Share of the calibration rows below each score, half of those at it."""
-    from scipy.stats import rankdata
-
     values, first = np.unique(scores, return_index=True)
-    places = (rankdata(scores)[first] - 0.5) / len(scores)
+    places = (midranks(scores)[first] - 0.5) / len(scores)
     knots = np.linspace(0, len(values) - 1, min(len(values), _KNOT_COUNT))
     index = np.unique(knots.round().astype(np.int64))
     return {"x": values[index].tolist(), "y": places[index].tolist()}

@@ -5,10 +5,16 @@ import math
 import numpy as np
 import pytest
 from hypothesis import given
-from scipy.stats import norm
+from scipy.stats import norm, rankdata
 from sklearn.metrics import roc_auc_score
 
-from axes.analysis.stats.auroc import auroc, auroc_difference, auroc_interval, influences
+from axes.analysis.stats.auroc import (
+    auroc,
+    auroc_difference,
+    auroc_interval,
+    influences,
+    midranks,
+)
 from tests.analysis.pairs import labelled_scores
 
 
@@ -122,3 +128,10 @@ def test_matched_pairs_that_share_their_level_narrow_the_interval():
         areas.append(found.estimate)
         widths.append((found.upper - found.lower) / 2 / 1.96)
     assert np.mean(widths) == pytest.approx(np.std(areas), rel=0.12)
+
+
+def test_midranks_are_those_of_scipy():
+    random = np.random.default_rng(3)
+    scores = random.integers(0, 5, (4, 3, 11)).astype(float)
+    scores[1, 0, 2], scores[2, 1, 4] = np.nan, np.inf
+    np.testing.assert_array_equal(midranks(scores), rankdata(scores, axis=-1))
