@@ -11,18 +11,20 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from axes.ingest.forward.activation_keys import Item, Items
-from axes.ingest.forward.forward import Batch
 from axes.ingest.forward.templates import Template
 from axes.ingest.models.load import LoadedModel
 from axes.ingest.sinks import Outbox, StoredRows
 from axes.warehouse.runs import Run
 from axes.warehouse.writer import CHUNK_BYTES, content_key, rows_table, vector_array
+
+if TYPE_CHECKING:
+    from axes.ingest.forward.forward import Batch
 
 _FLUSH_BYTES = CHUNK_BYTES
 _FLUSH_SECONDS = 20.0

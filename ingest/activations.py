@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -30,11 +30,14 @@ from axes.ingest.forward.activation_keys import (
     requested_items,
     stored_items,
 )
-from axes.ingest.forward.batching import Batches, plan_batches
-from axes.ingest.forward.forward import Batch, Forward
 from axes.ingest.forward.pooling import Pooling, find_pooling
-from axes.ingest.forward.prefix_cache import prefix_length, share_prefix
-from axes.ingest.forward.recording import find_points
+from axes.ingest.forward.prefix_tree import (
+    Family,
+    Tokens,
+    count_tokens,
+    prefix_families,
+    trial_rows,
+)
 from axes.ingest.forward.templates import Rendered
 from axes.ingest.jobs import IngestSummary, Job, Part, open_job
 from axes.ingest.models.load import LoadedModel, non_finite, require_layers
@@ -49,6 +52,9 @@ from axes.warehouse.tables.index import refresh_index
 from axes.warehouse.writer import SentFile, commit_rows
 
 if TYPE_CHECKING:
+    from axes.ingest.forward.forward import Batch, Forward
+    from axes.ingest.forward.prefix_cache import PrefixPath
+    from axes.ingest.forward.recording import Point
     from axes.ingest.forward.vllm_engine import VllmEngine, VllmEngines
 
 
@@ -104,7 +110,7 @@ def plan_activations(root: Path, spec: ModelSpec, request: ActivationRequest) ->
     """
     job, poolings, _ = _open(root, spec, request)
     run = Run(root, "plan", {})
-    prompt_count = new_count = rows = stored_bytes = 0
+    prompt_count = new_count = rows = tokens = stored_bytes = 0
     session, rate = None, None
     with _engines(job, request, poolings) as engines:
         for part in _plan(job, request, poolings, run, _stored(job, request, run)):
@@ -112,27 +118,27 @@ def plan_activations(root: Path, spec: ModelSpec, request: ActivationRequest) ->
             new_count += part.new_count
             for group in part.groups:
                 session = session or Session(run, job.load(), request, poolings, engines)
-                forward, rendered = session.prepare(group), group.rendered.values()
-                run.tokens += sum(len(row.token_ids) - forward.shared for row in rendered)
+                token_ids = group.token_ids
+                tokens += count_tokens(group.planned(session.shares(group)), token_ids)
                 new_rows = sum(
-                    1 if item.pooling else len(row.token_ids)
+                    1 if item.pooling else len(row)
                     for item in group.items
-                    for row in rendered
+                    for row in token_ids.values()
                 )
                 rows += new_rows
                 d_model, dtype = session.loaded.d_model, request.store_dtype
                 stored_bytes += round(new_rows * row_bytes(d_model, None, dtype))
-                rate = rate or session.measure(forward, group)
+                rate = rate or session.measure(group)
     return IngestPlan(
         model=spec.name,
         model_id=job.identity.model_id,
         prompt_count=prompt_count,
         new_count=new_count,
         rows=rows,
-        tokens=run.tokens,
+        tokens=tokens,
         bytes=stored_bytes,
         tokens_per_second=rate,
-        seconds=None if rate is None else run.tokens / rate,
+        seconds=None if rate is None else tokens / rate,
     )
 
 
@@ -140,32 +146,47 @@ def plan_activations(root: Path, spec: ModelSpec, request: ActivationRequest) ->
 class Group:
     """Prompts that miss the same items and are run together; on a worker, some of their batches.
 
-    `prefix_rows` are token ids that say of all prompts what they begin with.
+    `families` are what they are run after if the model gives the same after a prefix, which
+    `trial` says of all prompts; there is none where nothing is shared.
     """
 
     items: list[Item]
     rendered: Mapping[str, Rendered]
-    prefix_rows: list[list[int]]
+    families: list[Family]
+    trial: list[Tokens]
+
+    @property
+    def token_ids(self) -> dict[str, Tokens]:
+        return {name: prompt.token_ids for name, prompt in self.rendered.items()}
+
+    def planned(self, shares: bool) -> list[Family]:
+        """The families that are run, each in batches of its own: one, where nothing is shared."""
+        return self.families if shares else [Family([], (), list(self.rendered))]
 
     def part(self, names: Iterable[str]) -> Group:
         """The group with these prompts alone."""
-        return replace(self, rendered={name: self.rendered[name] for name in names})
+        rendered = {name: self.rendered[name] for name in names}
+        of_family = ([name for name in each.names if name in rendered] for each in self.families)
+        pairs = zip(self.families, of_family, strict=True)
+        families = [replace(each, names=some) for each, some in pairs if some]
+        return replace(self, rendered=rendered, families=families)
 
 
-def _groups(rendered: Mapping[str, Rendered], missing: Mapping[str, Items]) -> list[Group]:
+def _groups(
+    rendered: Mapping[str, Rendered], missing: Mapping[str, Items], request: ActivationRequest
+) -> Iterator[Group]:
     """Prompts that miss the same items are run together; usually that is one group."""
     groups: dict[Items, dict[str, Rendered]] = defaultdict(dict)
     for prompt_id, prompt in rendered.items():
         groups[missing[prompt_id]][prompt_id] = prompt
-    return [Group(sorted(items), each, _prefix_rows(each)) for items, each in groups.items()]
-
-
-def _prefix_rows(rendered: Mapping[str, Rendered]) -> list[list[int]]:
-    """The longest prompt, and those that have the prefix, and the room for it, of all."""
-    rows = [prompt.token_ids for prompt in rendered.values()]
-    if len(rows) < 2:
-        return rows
-    return [max(rows, key=len), min(rows), max(rows), min(rows, key=len)]
+    for items, each in groups.items():
+        group = Group(sorted(items), each, [], [])
+        if request.shares_prefix:
+            # A part of the prompts with a prefix has to save at least half a batch.
+            families = prefix_families(group.token_ids, request.token_budget // 2)
+            trial = trial_rows(families, group.token_ids)
+            group = replace(group, families=families, trial=trial)
+        yield group
 
 
 def _open(
@@ -223,12 +244,19 @@ def _plan(
                 skipped=run.skipped,
             )
         tokens = sum(len(prompt.token_ids) for prompt in rendered.values())
-        groups = _groups(rendered, missing)
+        groups = list(_groups(rendered, missing, request))
         yield Part(groups, tokens, not missing, len(texts), len(rendered))
 
 
+class _Prepared(NamedTuple):
+    """Where a group's items are recorded, and the prefixes that were run, if they are shared."""
+
+    points: dict[tuple[int, str], Point]
+    path: PrefixPath | None
+
+
 class Session:
-    """A loaded model at work, whose token budget shrinks where a batch does not fit the memory."""
+    """A loaded model at work, importing torch; its token budget shrinks to what fits the memory."""
 
     def __init__(
         self,
@@ -238,20 +266,18 @@ class Session:
         poolings: Mapping[str, Pooling],
         engines: VllmEngines | None = None,
     ) -> None:
+        from axes.ingest.forward.batching import Batches
+
         self.run, self.loaded, self._request, self._poolings = run, loaded, request, poolings
         self._engines = engines
         self._batches = Batches(loaded, run, request.token_budget)
-        self._prepared: tuple[object, Forward] | None = None
+        self._prepared: tuple[object, _Prepared] | None = None
 
     def run_group(
         self, group: Group, sink: StoredRows | Outbox, done: Callable[[int], None]
     ) -> None:
         """Run a group, and write what it gives; `done(tokens)` after each batch."""
-        forward, rendered = self.prepare(group), group.rendered
-        lengths, start = _lengths(group, forward.shared), self._starter(forward, group)
-        computed = self._batches.compute(lengths, start, partial(_describe, group))
-        batches = (batch for _, batch in computed)
-        template = self._request.rendering
+        template, batches = self._request.rendering, self._compute(group)
         with ChunkWriter(self.run, self.loaded, template, group.items, sink) as writer:
             # Each is stored when the next is already computed.
             for batch, _next in itertools.pairwise(itertools.chain(batches, [None])):
@@ -259,47 +285,69 @@ class Session:
                 with self.run.stage("copy"):
                     _require_finite(self.loaded, batch)
                 writer.add(batch)
-                self.run.tokens += sum(lengths[name] for name in batch.prompt_ids)
-                done(sum(len(rendered[name].token_ids) for name in batch.prompt_ids))
+                done(sum(len(group.rendered[name].token_ids) for name in batch.prompt_ids))
 
-    def prepare(self, group: Group) -> Forward | VllmEngine:
-        """What runs the items of a group; the last one is kept."""
+    def _compute(self, group: Group) -> Iterator[Batch]:
+        """The batches of one family after the other."""
+        for family in group.planned(self.shares(group)):
+            lengths, start = _lengths(group, family), self._starter(group, family)
+            for names, batch in self._batches.compute(lengths, start, partial(_describe, group)):
+                self.run.tokens += sum(lengths[name] for name in names)
+                yield batch
+
+    def shares(self, group: Group) -> bool:
+        """Whether prompts of a group are run after the prefixes that they share."""
+        return self._engines is None and self._prepare(group).path is not None
+
+    def _prepare(self, group: Group) -> _Prepared:
+        """What the model has for a group; that of the last one is kept."""
+        from axes.ingest.forward.prefix_cache import PrefixPath, share_prefix
+        from axes.ingest.forward.recording import find_points
+
+        key, items = (group.items, group.trial), group.items
+        if self._prepared is not None and self._prepared[0] == key:
+            return self._prepared[1]
+        layers = sorted({item.layer for item in items})
+        points = find_points(self.loaded, layers, sorted({item.site for item in items}))
+        path = None
+        if group.trial:
+            recorded = list(dict.fromkeys(points[item.layer, item.site] for item in items))
+            prefix, remark = share_prefix(self.loaded, group.trial, recorded)
+            if prefix is not None:
+                self.run.tokens += prefix.length
+                path = PrefixPath(self.loaded, recorded, prefix)
+            if remark is not None:
+                self.run.messages.append(remark)
+        self._prepared = key, _Prepared(points, path)
+        return self._prepared[1]
+
+    def _forward(self, group: Group, family: Family) -> Forward | VllmEngine:
+        """What runs prompts of a family, whose prefixes have then been run."""
+        from axes.ingest.forward.forward import Forward
+
         if self._engines is not None:
             longest = max(len(prompt.token_ids) for prompt in group.rendered.values())
             with self.run.stage("load"):
                 return self._engines.engine(longest, self._batches.budget)
-        key = (group.items, group.prefix_rows)
-        if self._prepared is not None and self._prepared[0] == key:
-            return self._prepared[1]
-        items = group.items
-        layers = sorted({item.layer for item in items})
-        points = find_points(self.loaded, layers, sorted({item.site for item in items}))
-        prefix = None
-        if self._request.shares_prefix:
-            recorded = dict.fromkeys(points[item.layer, item.site] for item in items)
-            prefix, remark = share_prefix(self.loaded, group.prefix_rows, list(recorded))
-            if remark is not None:
-                self.run.messages.append(remark)
-        forward = Forward(self.run, self.loaded, points, items, self._poolings, prefix)
-        self.run.tokens += forward.shared
-        self._prepared = key, forward
-        return forward
-
-    def shared(self, group: Group) -> int:
-        """How many tokens of each prompt are run once for all."""
-        return self.prepare(group).shared
+        points, path = self._prepare(group)
+        if path is not None:
+            self.run.tokens += path.move_to(family)
+        prefix = None if path is None else path.last
+        return Forward(self.run, self.loaded, points, group.items, self._poolings, prefix)
 
     @staticmethod
     def whole_batches(group: Group, request: ActivationRequest, ask: Ask) -> list[WholeBatch]:
         """The batches that a session makes of a group, with their tokens.
 
-        A session is asked whether its model shares the prefix, if there is one.
+        A session is asked whether its model shares the prefixes, if there are any.
         """
-        has_prefix = request.shares_prefix and prefix_length(group.prefix_rows)
-        lengths = _lengths(group, ask("shared", group.part([])) if has_prefix else 0)
+        from axes.ingest.forward.batching import plan_batches
+
+        shares = bool(group.trial) and ask("shares", group.part([]))
         return [
             WholeBatch(names, sum(len(group.rendered[name].token_ids) for name in names))
-            for names in plan_batches(lengths, request.token_budget)
+            for family in group.planned(shares)
+            for names in plan_batches(_lengths(group, family), request.token_budget)
         ]
 
     @staticmethod
@@ -316,9 +364,12 @@ class Session:
             sink.add(commit_rows(run.root, files))
         run.rows += sum(file.record.rows for file in files)
 
-    def measure(self, forward: Forward | VllmEngine, group: Group) -> float:
-        """Tokens per second of the middle batch; the first time through it is not counted."""
-        lengths, start = _lengths(group, forward.shared), self._starter(forward, group)
+    def measure(self, group: Group) -> float:
+        """Tokens per second of the largest family's middle batch, the second time through it."""
+        from axes.ingest.forward.batching import plan_batches
+
+        family = max(group.planned(self.shares(group)), key=lambda each: len(each.names))
+        lengths, start = _lengths(group, family), self._starter(group, family)
         started = None
         while started is None:
             planned = plan_batches(lengths, self._batches.budget)
@@ -329,14 +380,16 @@ class Session:
         _ = start(middle).vectors
         return sum(lengths[name] for name in middle) / (time.perf_counter() - since)
 
-    def _starter(self, forward: Forward | VllmEngine, group: Group) -> Callable[[list[str]], Batch]:
+    def _starter(self, group: Group, family: Family) -> Callable[[list[str]], Batch]:
+        forward = self._forward(group, family)
         return self.run.stage("forward")(
             lambda names: forward.start(names, [group.rendered[name] for name in names])
         )
 
 
-def _lengths(group: Group, shared: int) -> dict[str, int]:
-    return {name: len(prompt.token_ids) - shared for name, prompt in group.rendered.items()}
+def _lengths(group: Group, family: Family) -> dict[str, int]:
+    shared = len(family.tokens)
+    return {name: len(group.rendered[name].token_ids) - shared for name in family.names}
 
 
 def _describe(group: Group, name: str) -> str:

@@ -126,7 +126,7 @@ class ActivationRequest(ModelRequest):
     token_budget: int = option(1024, _BUDGET_HELP, minimum=1)
     shares_prefix: bool = option(
         True,
-        "Compute the tokens that all prompts start with only once.",
+        "Compute the tokens that several prompts start with only once.",
         flag="--share-prefix/--no-share-prefix",
     )
 

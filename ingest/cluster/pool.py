@@ -13,8 +13,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-
 from axes.ingest.cluster.worker import Opening, Worker, Written, versions
 from axes.ingest.models.config import one_line
 from axes.warehouse.errors import AxesError, ModelError
@@ -89,6 +87,8 @@ class Pool:
         Each has a session, `kind(run, loaded, **options)`; one option is the `request`. `kind`
         plans the `whole_batches` of a group, and makes its files count (`commit`).
         """
+        import torch
+
         job, self._run, self._kind = running.job, running.run, kind
         device, dtype = job.device, job.identity.dtype
         self._request = replace(options["request"], device=device, dtype=dtype)

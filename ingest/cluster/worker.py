@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from axes.ingest.jobs import ModelRow, open_job
 from axes.ingest.models.load import model_row
 from axes.ingest.models.registry import ModelSpec
@@ -55,6 +53,8 @@ class Worker:
 
     def start(self, opening: Opening) -> tuple[ModelRow, str]:
         """Load the model; returns its row, and the name of this machine."""
+        import torch
+
         torch.set_num_threads(opening.threads)
         node = platform.node()
         require_versions(opening.versions, node)

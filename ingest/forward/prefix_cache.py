@@ -3,7 +3,7 @@
 `share_prefix` runs tokens that every prompt begins with once, and reuses their keys and values.
 Under a chat template, and more so under a system prompt, that is most of each prompt. It is used
 only where the cache holds every position of every layer, and only after the longest prompt, run
-both ways, has given the same activations.
+both ways, has given the same activations. A `PrefixPath` then runs those that only some share.
 
 `resume_after` runs a model from the output of one of its blocks on. An intervention changes the
 same prompts at the same block in many ways: the blocks below need to be run once.
@@ -12,7 +12,6 @@ same prompts at the same block in many ways: the blocks below need to be run onc
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -23,14 +22,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from axes.ingest.forward.batching import pad
+from axes.ingest.forward.prefix_tree import Family, Tokens, prefix_length
 from axes.ingest.forward.recording import Point, cache_argument, recorded
 from axes.ingest.models.load import LoadedModel
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
-
-# Below this the second pass over the cache costs more than the tokens saved.
-SHORTEST_PREFIX = 8
 
 
 def tolerated(dtype: torch.dtype) -> float:
@@ -40,14 +37,18 @@ def tolerated(dtype: torch.dtype) -> float:
 
 @dataclass(frozen=True)
 class SharedPrefix:
-    """The first `length` tokens of every prompt, as the model has read them.
+    """Tokens that prompts begin with, as the model has read them.
 
     `hidden` are its activations at each point, `[1, position, d_model]`.
     """
 
-    length: int
+    tokens: Tokens
     hidden: dict[Point, Float[Tensor, "1 position d_model"]]
     _cache: DynamicCache
+
+    @property
+    def length(self) -> int:
+        return len(self.tokens)
 
     def cache(self, batch_size: int) -> DynamicCache:
         """The keys and values for `batch_size` rows; the model may append to them."""
@@ -64,7 +65,7 @@ class SharedPrefix:
 
 
 def share_prefix(
-    loaded: LoadedModel, token_ids: Sequence[list[int]], points: Sequence[Point]
+    loaded: LoadedModel, token_ids: Sequence[Tokens], points: Sequence[Point]
 ) -> tuple[SharedPrefix | None, str | None]:
     """Run the tokens that all rows begin with, if that saves anything and changes nothing.
 
@@ -83,26 +84,49 @@ def share_prefix(
         return None, refused + f"the cache has {', '.join(sorted(partial))}"
     if loaded.model._is_stateful:
         return None, refused + f"{loaded.model.config.model_type} carries a state"
-    hidden = _record(loaded, token_ids[0][:length], points, cache)
-    prefix = SharedPrefix(length, hidden, cache)
+    prefix = run_prefix(loaded, token_ids[0][:length], points)
     difference = _difference(loaded, prefix, max(token_ids, key=len), points)
     if difference > tolerated(loaded.model.dtype):
         return None, refused + f"reused, activations differ by {difference:.1e}"
     return prefix, None
 
 
-def prefix_length(token_ids: Sequence[list[int]]) -> int:
-    """How many tokens all rows begin with; 0 where that is too few to run them once.
+def run_prefix(
+    loaded: LoadedModel,
+    tokens: Tokens,
+    points: Sequence[Point],
+    before: SharedPrefix | None = None,
+) -> SharedPrefix:
+    """Run some tokens as a prefix; those of the prefix `before` are not run again."""
+    from transformers.cache_utils import DynamicCache
 
-    >>> prefix_length([[1] * 9 + [2], [1] * 10]), prefix_length([[1, 2], [1, 3]])
-    (9, 0)
-    """
-    # What the first and the last in lexical order begin with, all others do.
-    pairs = zip(min(token_ids), max(token_ids), strict=False)
-    common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
-    # Every row keeps a token of its own.
-    length = min(common, min(map(len, token_ids)) - 1)
-    return 0 if length < SHORTEST_PREFIX or len(token_ids) < 2 else length
+    cache = before.cache(1) if before else DynamicCache(config=loaded.model.config)
+    hidden = _record(loaded, tokens[before.length if before else 0 :], points, cache)
+    if before:
+        hidden = {at: torch.cat([before.hidden[at], added], 1) for at, added in hidden.items()}
+    return SharedPrefix(tokens, hidden, cache)
+
+
+class PrefixPath:
+    """The prefixes of one family after the other: kept are those that the next one lies in."""
+
+    def __init__(self, loaded: LoadedModel, points: Sequence[Point], first: SharedPrefix) -> None:
+        self._loaded, self._points, self._path = loaded, points, [first]
+
+    def move_to(self, family: Family) -> int:
+        """Run what is missing of a family's prefixes; returns how many tokens that was."""
+        prefixes = family.prefixes()
+        while [each.tokens for each in self._path] != prefixes[: len(self._path)]:
+            self._path.pop()
+        kept = self.last.length if self.last else 0
+        for tokens in prefixes[len(self._path) :]:
+            self._path.append(run_prefix(self._loaded, tokens, self._points, self.last))
+        return len(family.tokens) - kept
+
+    @property
+    def last(self) -> SharedPrefix | None:
+        """All the tokens of the family, if it has any."""
+        return self._path[-1] if self._path else None
 
 
 def _difference(

@@ -49,12 +49,10 @@ class VllmEngines:
 
 
 class VllmEngine:
-    """What `Forward` is, for `items` of prompts of at most `longest` tokens; nothing is `shared`.
+    """What `Forward` is, for `items` of prompts of at most `longest` tokens.
 
     Raises `ModelError` where vLLM is built for another device or cannot run the model.
     """
-
-    shared = 0
 
     def __init__(
         self, job: Job, items: Items, poolings: Mapping[str, Pooling], longest: int, budget: int

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,9 @@ from axes.warehouse.progress import quiet_transformers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+# Of NVIDIA's driver, under WSL and on Jetson boards, and of AMD's.
+_DEVICE_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvmap", "/dev/kfd")
 
 
 def skeleton(folder: Path, dtype: str) -> PreTrainedModel:
@@ -149,7 +154,9 @@ def default_dtype(folder: Path, device: str) -> str:
 
 
 def default_device() -> str:
-    """cuda where torch sees one, else cpu."""
+    """cuda where torch sees one, else cpu; on Linux without a device file, torch is not asked."""
+    if sys.platform == "linux" and not any(map(os.path.exists, _DEVICE_FILES)):
+        return "cpu"
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -404,6 +404,27 @@ def test_a_shared_prefix_gives_the_same_rows_from_fewer_tokens(run, root, llama)
     assert whole.tokens - shared.tokens == prefix * (len(TEXTS) - 1)
 
 
+def test_prefixes_that_some_prompts_share_run_once(run, root, llama, import_texts):
+    """Families of examples, one with further turns; and prompts that begin as no other."""
+    examples = [f"{name} is to {name[::-1]} as " * 2 for name in ("north", "seven")]
+    turns = [examples[0], f"{examples[0]} what? And then: ", examples[1]]
+    import_texts([*TEXTS, *(f"{turn}{word} ?" for turn in turns for word in ("up", "down", "x"))])
+    results = []
+    for shares_prefix in (True, False):
+        summary = run(poolings=("last", "mean"), shares_prefix=shares_prefix)
+        results.append(
+            (summary, keyed_vectors(root, "activations", "prompt_id", "layer", "pooling"))
+        )
+        shutil.rmtree(data_file(root, "activations", "any", llama.name).parent)
+    (shared, with_prefix), (whole, without) = results
+    assert with_prefix.keys() == without.keys()
+    for name, vector in without.items():
+        np.testing.assert_allclose(with_prefix[name], vector, atol=1e-5)
+    saved = 2 * len(examples[1]) + 5 * len(examples[0]) + 2 * len(" what? And then: ")
+    assert saved <= whole.tokens - shared.tokens <= saved + 20
+    assert last_run(root)["message"] is None
+
+
 def test_a_model_that_cannot_share_a_prefix_says_so_in_the_run_row(root, tmp_path, import_texts):
     import_texts(TEXTS)
     folder = save_tiny(tmp_path / "tiny-gemma", "gemma3_text", head_dim=8)

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from axes.warehouse.connection import connect, query, rows, vectors
-from tests.commands import ok, printed, refused
+from tests.commands import imported_by, ok, printed, refused
 from tests.warehouse.sound import broken
 
 FORMATS = ("safetensors", "npz", "parquet", "arrow", "datasets")
@@ -143,3 +143,8 @@ def test_exports_of_rows_that_are_not_there_are_refused(made: Path, tmp_path: Pa
     assert "layer 9 of small does not exist" in refused(*words, *marked, "--layers", "9")
     assert "has activations for 0 of the 40" in refused(*words, *marked, "--pooling", "mean")
     assert not list(tmp_path.iterdir())
+
+
+def test_an_ingest_whose_rows_are_stored_imports_no_torch(made: Path):
+    words = ("ingest", "activations", made / "large", "--prompts", "marked", "--root")
+    assert not imported_by(*words, made / "lake") & {"torch", "transformers", "sklearn", "scipy"}

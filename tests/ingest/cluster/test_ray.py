@@ -12,11 +12,12 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from axes.ingest.activations import ingest_activations
+from axes.ingest.activations import ingest_activations, plan_activations
 from axes.ingest.cluster import pool as pools
 from axes.ingest.cluster.worker import Opening, Worker, versions
 from axes.ingest.generation.traces import ingest_traces
@@ -38,6 +39,14 @@ from tests.ingest.conftest import (
 from tests.ingest.processes import run_traces_on_ray
 
 TEXTS = [f"prompt {number} {'x' * (number % 11)}" for number in range(60)]
+# Some of them with examples before them, of which some go on in another turn.
+EXAMPLES = (
+    "",
+    "north is to south as ",
+    "seven is to eight as ",
+    "seven is to eight as. And then: ",
+)
+TEXTS_OF_TREE = [f"{EXAMPLES[at % 4]}{text}" for at, text in enumerate(TEXTS)]
 SYSTEM = {"template": "chat", "system": "You answer in few words."}
 TRACES = {"layers": [1], "max_new_tokens": 3, "batch_size": 3, "temperature": 1.0}
 DIES = """
@@ -85,9 +94,9 @@ def on_ray(workers: int) -> Placement:
 def test_activations_have_the_bits_of_one_process_though_a_worker_is_killed(
     cluster, root, llama, tmp_path, monkeypatch, capfd
 ):
-    """In three slices, with a prefix that the prompts share."""
+    """In three slices, with prefixes that all prompts share, and some of them."""
     monkeypatch.setattr("axes.ingest.prompts.SLICE", 25)
-    put_texts(root, TEXTS)
+    put_texts(root, TEXTS_OF_TREE)
     other = shutil.copytree(root, tmp_path / "other")
     flag, file = tmp_path / "flag", tmp_path / "dies.py"
     file.write_text(DIES.format(flag=str(flag)))
@@ -95,6 +104,9 @@ def test_activations_have_the_bits_of_one_process_though_a_worker_is_killed(
         poolings=("last5_mean", str(file)), token_layers=(2,), token_budget=70, **SYSTEM
     )
     here = ingest_activations(other, llama, request)
+    whole = plan_activations(root, llama, replace(request, shares_prefix=False))
+    system = len(f"<system>{SYSTEM['system']}<user>") + 1
+    assert here.tokens < whole.tokens - 57 * system - 25 * len(EXAMPLES[1])
     flag.touch()
     there = ingest_activations(root, llama, request, on_ray(2))
     assert not flag.exists()

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from axes.ingest.forward.prefix_cache import SHORTEST_PREFIX, share_prefix
+from axes.ingest.forward.prefix_cache import PrefixPath, share_prefix
+from axes.ingest.forward.prefix_tree import (
+    SHORTEST_PREFIX,
+    count_tokens,
+    prefix_families,
+    prefix_length,
+    trial_rows,
+)
 from axes.ingest.forward.recording import block_points
 from tests.ingest.forward.families import FAMILIES, WITHOUT, block_outputs, loaded_tiny, shared_tiny
 
@@ -88,3 +98,61 @@ def test_where_nothing_is_saved_there_is_no_prefix_and_each_prompt_keeps_a_token
     rows = [PREFIX, [*PREFIX, 30], PREFIX]
     prefix, _ = share_prefix(model, rows, block_points(model.blocks, [3]))
     assert prefix is not None and prefix.length == len(PREFIX) - 1
+
+
+# Three levels: all rows, examples that some share, and a turn after them.
+EXAMPLES = [[*PREFIX, *range(100 + 20 * kind, 112 + 20 * kind)] for kind in range(2)]
+ROWS = [
+    *([*EXAMPLES[0], 30 + at] for at in range(4)),
+    *([*EXAMPLES[1], *range(150, 160), 30 + at, 99] for at in range(4)),
+    [*EXAMPLES[1], 31],
+    [*PREFIX, 77, 78],
+]
+TREE = {f"p{at}": row for at, row in enumerate(ROWS)}
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_rows_after_the_prefixes_of_a_tree_are_as_in_passes_over_the_whole(family: str) -> None:
+    model = shared_tiny(family)
+    points = block_points(model.blocks, range(4))
+    families = prefix_families(TREE, 8)
+    ends = [each.ends for each in families]
+    assert ends == [(21,), (21, 33), (21, 33, 43), (21, 33)]
+    assert count_tokens(families, TREE) == 43 + 12 + 4 + 2 * 4 + 1 + 2 < sum(map(len, ROWS)) / 4
+    first, _ = share_prefix(model, trial_rows(families, TREE), points)
+    assert first is not None and first.tokens == PREFIX
+    path = PrefixPath(model, points, first)
+    # Back and forth: as a worker meets them that is given some of the batches.
+    for each, count in zip((*families, families[0]), (0, 12, 10, 12, 0), strict=True):
+        assert path.move_to(each) == count
+        assert path.last is not None and path.last.tokens == each.tokens
+        rows = [TREE[name] for name in each.names]
+        whole = block_outputs(model, rows)
+        rest = [row[len(each.tokens) :] for row in rows]
+        after = block_outputs(model, rest, cache=path.last.cache(len(rows)))
+        for expected, found in zip(whole, after, strict=True):
+            torch.testing.assert_close(found, expected[:, len(each.tokens) :], atol=1e-5, rtol=1e-4)
+        for point in points:
+            before = whole[0][point.layer, : len(each.tokens)]
+            torch.testing.assert_close(path.last.hidden[point][0], before, atol=1e-5, rtol=1e-4)
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=24), min_size=1, max_size=20),
+    st.integers(0, 40),
+)
+def test_each_row_is_in_one_family_and_keeps_a_token_after_its_prefix(
+    rows: list[list[int]], min_saved: int
+) -> None:
+    tree = {f"p{at}": row for at, row in enumerate(rows)}
+    families = prefix_families(tree, min_saved)
+    assert sorted(name for each in families for name in each.names) == sorted(tree)
+    for each in families:
+        steps = [end - start for start, end in itertools.pairwise((0, *each.ends))]
+        assert sum(steps) == len(each.tokens) and all(step >= SHORTEST_PREFIX for step in steps)
+        for name in each.names:
+            assert tree[name][: len(each.tokens)] == each.tokens != tree[name]
+    shared = trial_rows(families, tree)
+    lengths = {each.ends[0] for each in families if each.ends}
+    assert prefix_length(shared) in lengths if shared else not lengths
+    assert count_tokens(families, tree) <= sum(map(len, rows))
