@@ -1,7 +1,7 @@
 # `make help` lists the targets. Everything runs in .venv, which `make setup` builds.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup ingest demo demo-cluster demo-bucket test campaign test-peers test-engines test-browser test-install check audit lock mutants bench docs findings results report
+.PHONY: help setup ingest demo demo-cluster demo-bucket test campaign test-peers test-engines test-browser test-install check audit lock mutants bench bench-gpu docs findings results report
 
 PYTHON ?= python3
 VENV := .venv
@@ -179,6 +179,9 @@ mutants: $(TESTABLE) $(TOOLS) ## What share of small changes of the code fails a
 
 bench: $(INSTALLED) ## Measure: make bench [ONLY=ingest BENCH_PROMPTS= BENCH_FILES=]; results in benchmarks/results.
 	AXES_BENCH_PROMPTS=$(BENCH_PROMPTS) AXES_BENCH_FILES=$(BENCH_FILES) $(VENV)/bin/python -m benchmarks.run $(ONLY)
+
+bench-gpu: $(TESTABLE) ## Ingest against the bare model on a CUDA device, where there is one.
+	$(VENV)/bin/python -m benchmarks.run gpu
 
 docs: $(TESTABLE) ## Build site/ with its generated pages: make docs [RECORD=lake] asks the demo the cookbook again.
 	$(VENV)/bin/python -m docs.generate $(if $(RECORD),--record $(RECORD))

@@ -19,8 +19,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
+from axes.analysis.stats.bootstrap import percentile_interval
 from axes.warehouse.render import show
 
 FOLDER = Path(__file__).parent
@@ -28,7 +30,7 @@ FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Figure:
-    """A measured figure, with the lowest and highest round where there were several.
+    """A measured figure, with the lowest and highest round, or an interval, of several rounds.
 
     `better` says which side of the goal is the good one; without a goal it is only reported.
     `conditions` says on what it was measured.
@@ -55,6 +57,16 @@ def median_figure(
     """The median of the rounds, and their range."""
     median = statistics.median(rounds)
     return Figure(name, median, goal, better, min(rounds), max(rounds), conditions)
+
+
+def interval_figure(
+    name: str, rounds: Sequence[float], goal: float | None, better: str, conditions: str
+) -> Figure:
+    """The median of the rounds with its 95 % interval, by resampling rounds."""
+    drawn = np.random.default_rng(0).choice(rounds, (2_000, len(rounds)))
+    found = percentile_interval(statistics.median(rounds), np.median(drawn, axis=1))
+    conditions += f"; 95 % interval of {len(rounds)} rounds"
+    return Figure(name, found.estimate, goal, better, found.lower, found.upper, conditions)
 
 
 def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
@@ -110,6 +122,8 @@ def run(name: str) -> None:
     for figure in measure():
         figures.append({**asdict(figure), "holds": figure.holds})
         print(f"{figure.name}: {figure.value:.3g}", file=sys.stderr)
+    if not figures:  # It has said why.
+        return
     target = FOLDER / "results" / f"{name}.json"
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(figures, indent=2) + "\n")

@@ -17,6 +17,7 @@ from torch import Tensor
 from axes.ingest.activations import ingest_activations
 from axes.ingest.forward.batching import pad
 from axes.ingest.forward.templates import Template, pad_id, render
+from axes.ingest.jobs import IngestSummary
 from axes.ingest.models.download import fetch
 from axes.ingest.models.identity import identify
 from axes.ingest.models.load import LoadedModel, load
@@ -57,11 +58,12 @@ class Workload:
         with self.fresh_root() as root:
             return seconds(lambda: self.run_job(root, **options))
 
-    def run_job(self, root: Path, *, limit: int | None = None, **options: Any) -> None:
+    def run_job(self, root: Path, *, limit: int | None = None, **options: Any) -> IngestSummary:
         """The job on `root`, with the weights and the tokenizer that are loaded already."""
-        request = ActivationRequest(prompt_sets={SET: limit}, device="cpu", **options)
+        device = str(self.loaded.device)
+        request = ActivationRequest(prompt_sets={SET: limit}, device=device, **options)
         with self.preloaded():
-            ingest_activations(root, self.loaded.spec, request)
+            return ingest_activations(root, self.loaded.spec, request)
 
     @contextmanager
     def preloaded(self) -> Iterator[None]:
@@ -87,12 +89,17 @@ class Workload:
 
 @contextmanager
 def workload(
-    model: str, prompt_count: int, *, source: PromptSource | None = None
+    model: str,
+    prompt_count: int,
+    *,
+    source: PromptSource | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
 ) -> Iterator[Workload]:
-    """The first prompts of `source` (default: `benchmark_prompts`) and the model in float32."""
+    """The first prompts of `source` (default: `benchmark_prompts`) and the model."""
     spec = resolve(model)
     folder = fetch(spec)
-    loaded = load(spec, folder, identify(spec, folder, "float32"), "cpu")
+    loaded = load(spec, folder, identify(spec, folder, dtype), device)
     with tempfile.TemporaryDirectory() as name:
         lake = Path(name) / "lake"
         import_prompts(lake, SET, source or benchmark_prompts(), PromptRequest(limit=prompt_count))

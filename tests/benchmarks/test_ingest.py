@@ -5,7 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import torch
+
 from axes.warehouse.connection import connect, rows
+from benchmarks import gpu
+from benchmarks.ingest import floor, prefixes
 from benchmarks.ingest.peer_ratios import PEERS, agreement, our_vectors, running
 from benchmarks.ingest.workload import Workload
 
@@ -32,3 +36,22 @@ def test_a_peer_of_its_own_process_reads_the_vectors_that_we_store(work: Workloa
         assert process.seconds() > 0
     assert agreement(peer, theirs, ours[peer.pooling]).holds
     assert not agreement(peer, theirs[::-1], ours[peer.pooling]).holds
+
+
+def test_prefixes_are_compared_on_the_same_vectors(work: Workload, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("AXES_BENCH_PROMPTS", "")
+    for name, value in (("PROMPT_COUNT", 16), ("ROUNDS", 1), ("FAMILIES", 2)):
+        monkeypatch.setattr(prefixes, name, value)
+    figures = {each.name: each for each in prefixes.measure(str(work.folder))}
+    for what in ("one prefix", "2 prefixes"):
+        assert figures[f"{what}: largest difference over norm"].holds
+        assert figures[f"{what}: tokens run, shared / recomputed"].value < 0.95
+
+
+def test_the_benchmark_of_a_gpu_says_that_there_is_none_and_runs_on_a_cpu(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert list(gpu.measure()) == [] and "not measured: no CUDA device" in capsys.readouterr().out
+    monkeypatch.setattr(gpu, "PROMPT_COUNT", 8)
+    monkeypatch.setattr(floor, "ROUNDS", 2)
+    (figure,) = gpu.measure("cpu", {"max_position_embeddings": 512})
+    assert figure.low <= figure.value <= figure.high and "interval of 2 rounds" in figure.conditions
