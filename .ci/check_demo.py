@@ -97,13 +97,27 @@ def check_same(first: str, second: str) -> None:
         results.append([*numbers(json.loads(axes(STUDY)))])
     assert len(rows[0]) == sum(MODELS.values()) + len(MODELS)
     assert len(results[0]) == len(results[1]) > 100
-    for found in (zip(*map(numbers, rows), strict=True), zip(*results, strict=True)):
-        for (place, here), (other, there) in found:
-            assert place == other
-            is_close = isinstance(here, float) and math.isclose(here, there, rel_tol=1e-3)
-            assert here == there or is_close or abs(here - there) < 1e-3, (place, here, there)
+    pairs = [*zip(*map(numbers, rows), strict=True), *zip(*results, strict=True)]
+    assert [place for (place, _), _ in pairs] == [place for _, (place, _) in pairs]
+    other = [
+        (place, here, there)
+        for (place, here), (_, there) in pairs
+        if not is_near(place, here, there)
+    ]
+    assert not other, other
     count = sum(row["rows"] for row in rows[0])
     print(f"{second} has the {count:,} rows of {first}, and {len(results[0])} equal figures")
+
+
+def is_near(place: str, here: object, there: object) -> bool:
+    """Whether rounding can make the one of the other.
+
+    A shuffled draw whose two directions cancel has either sign, so that nulls move more.
+    """
+    if not isinstance(here, float) or not isinstance(there, float):
+        return here == there
+    tolerance = 0.02 if "shuffled" in place or "null" in place else 1e-3
+    return math.isclose(here, there, rel_tol=1e-3, abs_tol=tolerance)
 
 
 def numbers(value: object, place: str = "") -> Iterator[tuple[str, object]]:
