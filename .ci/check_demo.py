@@ -1,7 +1,7 @@
 """Are the demo's numbers sane: all there, finite, in range, above their null, from real work?
 
 `check_demo.py first`, then `second` after a second `make demo`. `check_demo.py same ROOT ROOT`, for
-`make demo-cluster`: has the second root the bits and the figures of the first?
+`make demo-cluster`: does the second root have the rows and the numbers of the first?
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def import_axes(warehouse: Warehouse, path: Path, request: ImportRequest) -> Imp
 
 
 def is_registry(path: Path) -> bool:
-    """Whether it is a folder of folders that `axes export --to hub` wrote, a page beside them."""
+    """Whether it is a folder of folders that `axes export --to hub` wrote."""
     return not (path / "card.json").exists() and any(path.glob("*/card.json"))
 
 

@@ -36,7 +36,7 @@ def evaluate(study: FittedStudy, steps: Steps) -> list[Evaluation]:
         )
         for index, value in enumerate(study.singular_values)
     ]
-    # A paraphrase of the prompts that directions are fitted on is no set of its own.
+    # Paraphrases of the prompts that directions are fitted on are evaluated in `shift_rows`.
     originals = paraphrases(study, steps.warehouse)
     evaluated = [name for name in study.definition.labelled_sets if name not in originals]
     rows += shared_axis_rows(study, steps)

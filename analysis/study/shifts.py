@@ -31,6 +31,7 @@ from axes.analysis.study.evaluations import Evaluation, Steps
 from axes.analysis.study.fit import FittedStudy
 from axes.analysis.study.held_out import MIN_ROWS
 from axes.analysis.study.stability import SHARED_AXES, refit_inputs, refitter
+from axes.warehouse.errors import PromptError
 from axes.warehouse.handle import Warehouse
 
 _PARAPHRASES = """
@@ -104,11 +105,21 @@ def _left_out(study: FittedStudy, parts: Mapping[str, Labels]) -> list[Evaluatio
 def _in_other_words(
     study: FittedStudy, name: str, matrices: Sequence[Matrix], original: Mapping[str, str]
 ) -> list[Evaluation]:
-    """Prompts and their paraphrases by axes fitted on the prompts of the other folds."""
+    """Prompts and their paraphrases by axes fitted on the prompts of the other folds.
+
+    Raises `PromptError` for a set with fewer than `MIN_ROWS` of a class.
+    """
     prompts, ids = study.matrices[0], matrices[0].prompt_ids
     places = {prompt_id: row for row, prompt_id in enumerate(prompts.prompt_ids)}
-    matched = np.array([row for row, key in enumerate(ids) if original.get(key) in places])
-    of = np.array([places[original[ids[row]]] for row in matched])
+    matched = np.array(
+        [row for row, key in enumerate(ids) if original.get(key) in places], dtype=np.int64
+    )
+    of = np.array([places[original[ids[row]]] for row in matched], dtype=np.int64)
+    if (count := np.bincount(prompts.labels[of], minlength=2).min()) < MIN_ROWS:
+        raise PromptError(
+            f"{name} has paraphrases of {count} prompts of a class of {study.definition.prompts}, "
+            f"and {MIN_ROWS} are needed: leave it out of --evaluate"
+        )
     # Each model's prompts, and below them their paraphrases, which no axis is fitted on.
     stacked = [
         replace(
@@ -179,7 +190,9 @@ def agreement_with(
         for each in (scores, originals)
     ]
     correlation = float(np.corrcoef(within)[0, 1])
-    ends = np.tanh(np.arctanh(correlation) + np.array([-1.96, 1.96]) / np.sqrt(max(count - 3, 1)))
+    # Copies correlate perfectly, where Fisher's transform is infinite.
+    bounded = np.clip(correlation, -1 + 1e-12, 1 - 1e-12)
+    ends = np.tanh(np.arctanh(bounded) + np.array([-1.96, 1.96]) / np.sqrt(max(count - 3, 1)))
     is_same = (scores > 0) == (originals > 0)
     return {
         "auroc_gain": auroc_difference(scores, originals, labels, groups, is_out_of_fold=True),

@@ -6,7 +6,7 @@ from axes.explore.hiding import POSITIVE_PROMPTS, Hidden, Json, covered, plain_r
 from axes.warehouse.connection import Connection, rows
 from axes.warehouse.errors import QueryError
 
-# Of a scatter: more are neither told apart nor drawn at once.
+# Points of a scatter: more would overlap, and take long to draw.
 MAX_POINTS = 5_000
 _SHOWN_CHARACTERS = 300
 

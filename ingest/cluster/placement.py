@@ -31,8 +31,8 @@ def placed(
 ) -> Iterator[tuple[Path, Request, Pool | None]]:
     """Root and request as they are to be used there, and with Ray the pool of its workers.
 
-    Raises `ModelError` where there is no Ray, no cluster at the address, or an option that needs
-    `--on ray`.
+    Raises `ModelError` where Ray or a cluster at the address is missing, and for an option that
+    needs `--on ray`.
     """
     if placement.on == "local":
         for name in ("address", "workers", "gpus_per_worker"):

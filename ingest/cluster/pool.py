@@ -1,8 +1,8 @@
 """Workers of Ray, the chunks they run, and the commits of this process, the driver.
 
 The driver hands out whole batches, planned as one process would run them, so that rows have the
-same bits. A chunk is about 20 seconds of batches, less at the end so that no worker waits for
-another. A chunk that died with its worker is handed to another.
+same bits on as many threads. A chunk is about 20 seconds of batches, less at the end so that no
+worker waits for another. A chunk that died with its worker is handed to another.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Merge the small files of a partition into few, while readers read and jobs write.
 
-On a disk the new folder is built beside the old one: merged files, and hard links to the files that
-stay. Then the two are exchanged in one system call, so that whoever lists the partition sees the
+On a disk the new folder is built next to the old one: merged files, and hard links to those that
+stay. Then the two are exchanged in one system call, so that a reader of the partition sees the
 old files or the new ones and never both or neither (docs/decisions/0011). The old folder is kept
 whole among the retired ones, for readers that are still going through its names, until `vacuum`.
 On an object store one commit of the log has the merged files in and the small ones out.

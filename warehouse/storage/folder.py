@@ -60,7 +60,7 @@ class Folder(LocalStore):
         """Name and fault of what no view reads, and other Parquet tools stumble over."""
         folder, files = self.root / table.name, {*data_files(self.root, table)}
         if folder.is_symlink() or not folder.is_dir():
-            yield table.name, "is no folder"
+            yield table.name, "is not a folder"
             return
         for path in sorted(folder.rglob("*")):
             parts = path.relative_to(folder).parts

@@ -33,7 +33,7 @@ _NO_BUCKET = "NoSuchBucket|ContainerNotFound|bucket does not exist"
 _CAUSES = {
     # Where nothing else gives credentials, the engines ask the machine's own service for them.
     r"169\.254\.169\.254|[Nn]o credentials|InstanceCredential": (
-        "there are no credentials: set those of the store, such as AWS_ACCESS_KEY_ID and "
+        "no credentials: set those of the store, such as AWS_ACCESS_KEY_ID and "
         "AWS_SECRET_ACCESS_KEY, or give a profile in ~/.aws/credentials"
     ),
     _NO_BUCKET: "the bucket does not exist",

@@ -99,7 +99,7 @@ class RemoteStore:
         return self._mark()
 
     def _mark(self) -> bool:
-        """Put the marker, which makes a warehouse of what is there; whether there was none."""
+        """Put the marker, which makes the root a warehouse; True where there was none."""
         self._require_leases()
         marker = marker_bytes({"schema_version": SCHEMA_VERSION})
         return self._objects.put_new(MARKER, marker) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from sklearn.metrics import roc_auc_score
 
 from axes.analysis.stats.splits import grouped_folds
 from axes.analysis.study.run import run_study, study_result
+from axes.analysis.study.shifts import agreement_with
+from axes.warehouse.errors import PromptError
 from axes.warehouse.layout import init_root
 from tests.rows import ask
 from tests.worlds import define_study, write_activations, write_model, write_prompt_set
@@ -116,8 +119,22 @@ def test_paraphrases_are_judged_by_axes_that_saw_neither_wording(study):
 
 
 def test_paraphrases_are_no_set_of_their_own(study):
-    """Directions were fitted on the same requests: AUROCs on them are no test of a claim."""
+    """Directions were fitted on the same requests: AUROCs on them do not test a claim."""
     root, study_id, _ = study
     assert ask(root, "select distinct prompt_set from v_claims") == [{"prompt_set": "labelled"}]
     assert study_result(root, study_id)["models"]["alpha"]["auroc"].keys() == {"labelled"}
     assert not ask(root, "from v_claim_premises where premise = 'wording'"), "a single model"
+
+
+def test_a_set_with_few_paraphrases_is_refused_and_copies_correlate_perfectly(study, tmp_path):
+    root = shutil.copytree(study[0], tmp_path / "lake")
+    texts, pairs = [f"few {row}" for row in range(4)], [f"pair {pair:02d}" for pair in PAIRS[:4]]
+    sources = ["paraphrase of labelled"] * 4
+    write_prompt_set(root, "few", 4, LABELS[:4], texts=texts, sources=sources, pair_id=pairs)
+    write_activations(root, "alpha", 0, "few", study[2]["labelled"][:4])
+    expected = r"^few has paraphrases of 2 prompts of a class of labelled, and 20 are needed: leave"
+    with pytest.raises(PromptError, match=expected):
+        run_study(root, define_study(("alpha",), evaluate=("few",)))
+    scores = study[2]["labelled"][:, 0]
+    found = agreement_with(scores, scores, LABELS, PAIRS)["correlation"]
+    assert (found.estimate, found.lower, found.upper) == pytest.approx((1, 1, 1))
