@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 from jaxtyping import Float
 
 from axes.analysis.activations import Matrix, Space
-from axes.analysis.methods.affine_map import Alignment, HiddenLayer
-from axes.analysis.methods.alignment import AlignmentFit
 from axes.analysis.methods.directions import Direction
+from axes.analysis.methods.maps.affine_map import Alignment, HiddenLayer
+from axes.analysis.methods.maps.alignment import AlignmentFit
 from axes.analysis.stats.auroc import Estimate
 from axes.warehouse.axes import Axis
 from axes.warehouse.connection import query, vectors

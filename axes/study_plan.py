@@ -123,8 +123,8 @@ def run_planned(
     Before the first model runs, the prompt sets of all studies are imported and the hub is asked
     for all models to run, so that a licence that is not accepted is an error of the first minute.
     """
+    from axes.analysis.study.robustness.sensitivity import measure_sensitivity
     from axes.analysis.study.run import run_study
-    from axes.analysis.study.sensitivity import measure_sensitivity
 
     if not no_ingest:
         from axes.ingest.models.download import require_access

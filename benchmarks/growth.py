@@ -19,8 +19,8 @@ import numpy as np
 from axes.analysis.activations import find_space, load_matrix, project
 from axes.analysis.exchange.export_activations import export_activations
 from axes.analysis.methods import AlignmentOptions
-from axes.analysis.methods.alignment import fit_alignment
 from axes.analysis.methods.directions import difference_in_means
+from axes.analysis.methods.maps.alignment import fit_alignment
 from axes.analysis.projections import project_stored, score
 from axes.analysis.stats.auroc import auroc_interval
 from axes.warehouse.connection import connect, query

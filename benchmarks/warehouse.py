@@ -183,7 +183,7 @@ def _out_of_core(root: Path, width: int = 1024) -> list[Figure]:
     script = (
         "import json, sys, time; from pathlib import Path\n"
         "from axes.analysis.methods import AlignmentOptions\n"
-        "from axes.analysis.methods.alignment import fit_alignment\n"
+        "from axes.analysis.methods.maps.alignment import fit_alignment\n"
         "from axes.analysis.activations import find_space, load_matrix\n"
         "from axes.analysis.methods.directions import difference_in_means\n"
         "from axes.analysis.activations import project\n"

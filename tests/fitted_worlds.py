@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from axes.analysis.methods import AlignmentOptions
-from axes.analysis.methods.affine_map import Alignment
-from axes.analysis.methods.alignment import fit_alignment, identity_alignment
 from axes.analysis.methods.directions import difference_in_means, unit
+from axes.analysis.methods.maps.affine_map import Alignment
+from axes.analysis.methods.maps.alignment import fit_alignment, identity_alignment
 from axes.analysis.methods.universal import leave_one_out_axes, universal_axis
 from axes.analysis.stats.auroc import auroc_difference
 from axes.analysis.stats.baselines import STRONGEST, text_scores
-from axes.analysis.study.diagnosis_case import Case
+from axes.analysis.study.diagnosis.case import Case
 from tests.worlds import BENIGN, Group
 
 RIDGE_LAMBDA = 1.0

@@ -51,26 +51,26 @@ DIRECTIONS: dict[str, DirectionMethod] = {
 }
 
 ALIGNMENTS: dict[str, AlignmentMethod] = {
-    "ridge": AlignmentMethod("axes.analysis.methods.ridge:Ridge", ("ridge_lambda",)),
-    "procrustes": AlignmentMethod("axes.analysis.methods.low_rank:Procrustes", ("is_scaled",)),
+    "ridge": AlignmentMethod("axes.analysis.methods.maps.ridge:Ridge", ("ridge_lambda",)),
+    "procrustes": AlignmentMethod("axes.analysis.methods.maps.low_rank:Procrustes", ("is_scaled",)),
     "reduced_rank": AlignmentMethod(
-        "axes.analysis.methods.low_rank:ReducedRank", ("ridge_lambda", "rank")
+        "axes.analysis.methods.maps.low_rank:ReducedRank", ("ridge_lambda", "rank")
     ),
     "cca": AlignmentMethod(
-        "axes.analysis.methods.low_rank:CanonicalCorrelation", ("ridge_lambda", "rank")
+        "axes.analysis.methods.maps.low_rank:CanonicalCorrelation", ("ridge_lambda", "rank")
     ),
     "anchor_projection": AlignmentMethod(
-        "axes.analysis.methods.anchors:AnchorProjection", ("rank",)
+        "axes.analysis.methods.maps.anchors:AnchorProjection", ("rank",)
     ),
     "gradient": AlignmentMethod(
-        "axes.analysis.methods.gradient:Gradient", ("rank", "hidden_width")
+        "axes.analysis.methods.maps.gradient:Gradient", ("rank", "hidden_width")
     ),
 }
 
 # What chooses lambda: (ridge procedure, targets) -> an error for each lambda of the grid.
 LAMBDA_POLICIES: dict[str, str] = {
-    "held_out": "axes.analysis.methods.ridge:held_out_errors",
-    "gcv": "axes.analysis.methods.ridge:generalised_cross_validation",
+    "held_out": "axes.analysis.methods.maps.ridge:held_out_errors",
+    "gcv": "axes.analysis.methods.maps.ridge:generalised_cross_validation",
 }
 
 # How unit directions become one axis: directions [model, d_model] -> `UniversalAxis`.

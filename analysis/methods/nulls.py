@@ -17,9 +17,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
 from axes.analysis.activations import blocks, mean, project_centred, take
-from axes.analysis.methods.affine_map import Alignment
 from axes.analysis.methods.directions import direction_fitter, fit_direction
-from axes.analysis.methods.ridge import RidgeFitter
+from axes.analysis.methods.maps.affine_map import Alignment
+from axes.analysis.methods.maps.ridge import RidgeFitter
 from axes.analysis.methods.universal import universal_axis
 from axes.analysis.stats.auroc import Groups, Labels, Scores, aurocs
 from axes.analysis.stats.bootstrap import draw_counts

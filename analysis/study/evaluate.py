@@ -20,8 +20,8 @@ from axes.analysis.stats.evaluate import evaluate_scores
 from axes.analysis.stats.neighbours import mutual_knn
 from axes.analysis.study.evaluations import Evaluation, Steps, corrected
 from axes.analysis.study.fit import FittedModel, FittedStudy, Member, paired
-from axes.analysis.study.shifts import paraphrases, shift_rows
-from axes.analysis.study.stability import direction_rows, held_out_rows, shared_axis_rows
+from axes.analysis.study.robustness.shifts import paraphrases, shift_rows
+from axes.analysis.study.robustness.stability import direction_rows, held_out_rows, shared_axis_rows
 
 
 def evaluate(study: FittedStudy, steps: Steps) -> list[Evaluation]:

@@ -22,9 +22,9 @@ from axes.analysis.activations import (
     require_classes,
 )
 from axes.analysis.methods import DIRECTIONS
-from axes.analysis.methods.alignment import fit_alignment, identity_alignment
 from axes.analysis.methods.directions import Direction, fit_direction, unit
 from axes.analysis.methods.layer_selection import select_layers
+from axes.analysis.methods.maps.alignment import fit_alignment, identity_alignment
 from axes.analysis.methods.universal import universal_axis
 from axes.analysis.projections import LabelledScores
 from axes.analysis.registry import (

@@ -182,7 +182,7 @@ def evaluate(
     axes evaluate smollm2-135m --prompts safety_600 --show sources
     axes evaluate smollm2-135m --prompts safety_600 --max-rank 5 --show ranks
     """
-    from axes.analysis.study.held_out import EvaluationDefinition, run_evaluation
+    from axes.analysis.study.robustness.held_out import EvaluationDefinition, run_evaluation
 
     definition = EvaluationDefinition(
         model=known_as(model), prompt_sets=tuple(dict.fromkeys(prompt_sets)), **options
@@ -365,7 +365,7 @@ def transfer(
     axes transfer universal/demo/18/demo_safety/lambda-held_out --prompts demo_safety
     axes transfer 31011258 --prompts demo_safety --show curve
     """
-    from axes.analysis.study.thresholds import TransferDefinition, run_transfer
+    from axes.analysis.study.robustness.thresholds import TransferDefinition, run_transfer
 
     chosen = _axis_and_models(warehouse, axis, prompts, models)
     study_id = run_transfer(warehouse, TransferDefinition(*chosen, prompts, **options))

@@ -304,7 +304,7 @@ def import_activations_command(
     axes fit mine --prompts mine --pooling last
     """
     from axes.analysis.exchange.export_activations import DATA_FILE
-    from axes.ingest.external_activations import import_activations, read_description
+    from axes.ingest.external.activations import import_activations, read_description
     from axes.ingest.models.download import fetch_pushed
 
     if str(file).startswith("hf:"):

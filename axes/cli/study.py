@@ -274,8 +274,8 @@ def sensitivity_command(
     axes study sensitivity demo
     axes study sensitivity 689eb4 --format csv
     """
+    from axes.analysis.study.robustness.sensitivity import measure_sensitivity
     from axes.analysis.study.run import read_definition
-    from axes.analysis.study.sensitivity import measure_sensitivity
     from axes.warehouse.handle import Warehouse
 
     warehouse = Warehouse.open(root)
@@ -446,7 +446,7 @@ def diagnose(
     axes diagnose --model gemma3-270m --checks
     """
     from axes.analysis.report import tables
-    from axes.analysis.study.diagnose import diagnose_study, find_diagnosed
+    from axes.analysis.study.diagnosis.diagnose import diagnose_study, find_diagnosed
     from axes.warehouse.handle import Warehouse
 
     warehouse = Warehouse.open(root)

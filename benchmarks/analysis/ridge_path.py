@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import numpy as np
 from sklearn.linear_model import RidgeCV
 
-from axes.analysis.methods.affine_map import Alignment
-from axes.analysis.methods.ridge import RidgePath
+from axes.analysis.methods.maps.affine_map import Alignment
+from axes.analysis.methods.maps.ridge import RidgePath
 from benchmarks.run import Figure, alternate, median_figure, ratios, seconds
 
 ROWS, WIDTH, RANK = 3_000, 4_096, 64

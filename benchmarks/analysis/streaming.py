@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from axes.analysis.activations import BLOCK_BYTES
-from axes.analysis.methods.ridge import LAMBDA_GRID, RidgeFitter
+from axes.analysis.methods.maps.ridge import LAMBDA_GRID, RidgeFitter
 from benchmarks.run import Figure, process_megabytes, python
 
 FEW, MANY, WIDTH = 100_000, 1_000_000, 1_024

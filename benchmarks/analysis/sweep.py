@@ -17,8 +17,8 @@ from sklearn.linear_model import RidgeCV
 from sklearn.metrics import roc_auc_score
 
 from axes.analysis.methods.directions import difference_in_means
+from axes.analysis.methods.maps.ridge import RidgePath
 from axes.analysis.methods.nulls import fitted_scores
-from axes.analysis.methods.ridge import RidgePath
 from axes.analysis.methods.universal import universal_axis
 from axes.analysis.stats.auroc import auroc, aurocs
 from axes.analysis.stats.bootstrap import draw_counts, resampled_auroc

@@ -34,7 +34,7 @@ import axes.cli.study
 import axes.cli.warehouse
 import axes.ingest.activation_writer
 import axes.ingest.activations
-import axes.ingest.external_activations
+import axes.ingest.external.activations
 import axes.ingest.generation.interventions
 import axes.ingest.generation.traces
 import axes.ingest.labels.labeling

@@ -18,7 +18,7 @@ from axes.analysis.stats.bootstrap import auroc_bootstrap, auroc_difference_boot
 from axes.analysis.stats.detection import tpr_intervals
 from axes.analysis.stats.out_of_fold import evaluate_out_of_fold
 from axes.analysis.stats.splits import grouped_folds
-from axes.analysis.study.stability import SHARED_AXES, axes_fitter
+from axes.analysis.study.robustness.stability import SHARED_AXES, axes_fitter
 from benchmarks.worlds.rates import Rate, over_worlds, rate
 from tests.drifting import plant
 from tests.fitted_worlds import FittedGroup, fit_group

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from axes.analysis.stats.auroc import auroc
-from axes.analysis.study.diagnose import diagnose
+from axes.analysis.study.diagnosis.diagnose import diagnose
 from benchmarks.worlds.rates import Rate, over_worlds, rate
 from tests.fitted_worlds import FittedGroup, fit_group
 from tests.worlds import make_group

@@ -13,7 +13,7 @@ from axes.analysis.activations import find_space, load_matrix, project
 from axes.analysis.methods.nulls import fitted_scores
 from axes.analysis.projections import score
 from axes.analysis.stats.splits import grouped_folds, unsplit_groups
-from axes.analysis.study.held_out import EvaluationDefinition, run_evaluation
+from axes.analysis.study.robustness.held_out import EvaluationDefinition, run_evaluation
 from axes.analysis.token_attention import BATCH, EPOCHS, PENALTY, RATE, fit_query
 from axes.analysis.token_rows import TokenRows
 from axes.warehouse.errors import AxesError, QueryError

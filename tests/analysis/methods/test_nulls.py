@@ -5,8 +5,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from axes.analysis.methods import DIRECTIONS
-from axes.analysis.methods.affine_map import Alignment
 from axes.analysis.methods.directions import difference_in_means, fit_direction, unit
+from axes.analysis.methods.maps.affine_map import Alignment
+from axes.analysis.methods.maps.ridge import RidgeFitter
 from axes.analysis.methods.nulls import (
     Mapped,
     bootstrap_angles,
@@ -19,7 +20,6 @@ from axes.analysis.methods.nulls import (
     shuffled_labels,
     singular_values,
 )
-from axes.analysis.methods.ridge import RidgeFitter
 from axes.analysis.methods.universal import singular_value_gap, universal_axis
 from axes.analysis.stats.auroc import auroc
 from axes.analysis.stats.bootstrap import draw_counts
