@@ -51,6 +51,7 @@ def test_the_blocks_of_a_page_do_what_they_say(path: Path, folder: Path) -> None
     names: dict[str, object] = {"__name__": "page"}
     for block in blocks_of(path):
         if block.file:
+            Path(block.file).parent.mkdir(parents=True, exist_ok=True)
             Path(block.file).write_text(block.code)
         check(block, names)
 
