@@ -177,7 +177,7 @@ lock: $(TOOLS) ## Lock the dependencies again: make lock [UPGRADE="--upgrade-pac
 mutants: $(TESTABLE) $(TOOLS) ## What share of small changes of the code fails a test: make mutants [SAMPLE=70 PARTS="stats writer"].
 	OMP_NUM_THREADS=1 $(TOOLS_VENV)/bin/python -m benchmarks.mutants $(SAMPLE) $(PARTS)
 
-bench: $(INSTALLED) ## Measure: make bench [ONLY=ingest BENCH_PROMPTS= BENCH_FILES=]; results in benchmarks/results.
+bench: $(INSTALLED) ## Measure: make bench [ONLY=ingest BENCH_PROMPTS= BENCH_FILES=]; results in docs/measurements.md.
 	AXES_BENCH_PROMPTS=$(BENCH_PROMPTS) AXES_BENCH_FILES=$(BENCH_FILES) $(VENV)/bin/python -m benchmarks.run $(ONLY)
 
 bench-gpu: $(TESTABLE) ## Ingest against the bare model on a CUDA device, where there is one.

@@ -1,4 +1,4 @@
-"""`make bench [ONLY=name]`: run a benchmark, print its figures and keep them as JSON.
+"""`make bench [ONLY=name]`: run a benchmark, print its figures and write docs/measurements.md.
 
 A benchmark is a module, or a package of them, with `measure() -> Iterable[Figure]`; a part of a
 package runs alone as `ONLY=ingest.memory`. Figures are ratios measured side by side in one run,
@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import gc
 import importlib
+import importlib.metadata
 import json
+import os
+import platform
 import re
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +31,21 @@ from axes.analysis.stats.bootstrap import percentile_interval
 from axes.warehouse.render import show
 
 FOLDER = Path(__file__).parent
+RESULTS = FOLDER / "results"
+PAGE = FOLDER.parent / "docs" / "measurements.md"
+PACKAGES = ("torch", "transformers", "duckdb", "pyarrow", "numpy", "scikit-learn")
+
+_INTRODUCTION = """\
+<!-- Written by benchmarks/run.py (make bench); edit the source, not this file. -->
+
+# Measurements
+
+Every figure of the benchmarks as it was last measured: `make bench` writes this page, `make bench
+ONLY=NAME` one section of it. A figure is a ratio measured side by side within one run unless its
+name says a unit. The range is that of the rounds, or a 95 % interval where the conditions say so.
+The load is the average of the minute before the run: much above 0, other work ran beside it.
+[What commands cost](costs.md) says what they mean and what limits those that miss their goal.
+"""
 
 
 @dataclass(frozen=True)
@@ -116,18 +136,67 @@ def names() -> list[str]:
 
 
 def run(name: str) -> None:
-    """Run one benchmark, print its table and write benchmarks/results/<name>.json."""
+    """Run one benchmark, print its table, and write it to benchmarks/results and the page."""
     measure: Callable[[], Iterable[Figure]] = importlib.import_module(f"benchmarks.{name}").measure
-    figures = []
+    load, start, figures = os.getloadavg()[0], time.perf_counter(), []
     for figure in measure():
         figures.append({**asdict(figure), "holds": figure.holds})
         print(f"{figure.name}: {figure.value:.3g}", file=sys.stderr)
     if not figures:  # It has said why.
         return
-    target = FOLDER / "results" / f"{name}.json"
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps(figures, indent=2) + "\n")
+    result = {
+        "measured": f"{date.today()}",
+        "seconds": round(time.perf_counter() - start),
+        "load": round(load, 1),
+        "machine": machine(),
+        "figures": figures,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
+    PAGE.write_text(page(RESULTS))
     show(pa.Table.from_pylist(figures), "table")
+
+
+def machine() -> str:
+    """The processor, its cores and memory, and the versions that a figure depends on."""
+    model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    versions = [f"{package} {importlib.metadata.version(package)}" for package in PACKAGES]
+    return ", ".join(
+        [
+            f"{len(os.sched_getaffinity(0))} cores of {model[1] if model else platform.machine()}",
+            f"{memory:.0f} GiB",
+            f"Python {platform.python_version()}",
+            *versions,
+        ]
+    )
+
+
+def page(results: Path) -> str:
+    """All results as Markdown, a section for each benchmark."""
+    sections = [_INTRODUCTION]
+    for path in sorted(results.glob("*.json")):
+        result = json.loads(path.read_text())
+        sections.append(
+            f"## {path.stem}\n\n`make bench ONLY={path.stem}`, {result['measured']}, "
+            f"{result['seconds']} s, load {result['load']}. {result['machine']}.\n\n"
+            "| measurement | value | range | goal | holds | conditions |\n"
+            "| --- | --- | --- | --- | --- | --- |\n" + "".join(map(_page_row, result["figures"]))
+        )
+    return "\n".join(sections)
+
+
+def _page_row(figure: Mapping[str, Any]) -> str:
+    low, high, goal, holds = (figure[name] for name in ("low", "high", "goal", "holds"))
+    cells = [
+        figure["name"],
+        f"{figure['value']:.4g}",
+        "" if low is None else f"{low:.4g} to {high:.4g}",
+        "" if goal is None else f"{'<=' if figure['better'] == 'lower' else '>='} {goal:g}",
+        {None: "", True: "yes", False: "no"}[holds],
+        figure["conditions"],
+    ]
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
 
 
 def main(wanted: list[str]) -> int:

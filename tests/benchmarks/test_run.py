@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from types import SimpleNamespace
+
 import pytest
 
+from benchmarks import run
 from benchmarks.run import Figure, alternate, main, median_figure, names, ratios
 
 
@@ -36,3 +41,22 @@ def test_parts_have_names_of_their_own_and_a_wrong_one_is_refused(capsys) -> Non
     assert {"ingest", "ingest.floor", "ingest.peer_ratios", "ingest.memory"} <= set(names())
     assert main(["ingest.typo"]) == 2
     assert "ingest.floor" in capsys.readouterr().err
+
+
+def test_a_run_writes_its_section_of_the_page_with_its_machine(monkeypatch, tmp_path) -> None:
+    page = tmp_path / "page.md"
+    monkeypatch.setattr(run, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(run, "PAGE", page)
+    for name, goal in (("alpha", 1.0), ("beta", None)):
+        figure = Figure(f"of {name}|x", 1.23456, goal, "lower", 1.0, 2.0, "10 rows")
+        measure = SimpleNamespace(measure=lambda figure=figure: [figure])
+        monkeypatch.setitem(sys.modules, f"benchmarks.{name}", measure)
+        run.run(name)
+    assert "## alpha" in page.read_text() and "## beta" in page.read_text()
+    assert "| of alpha\\|x | 1.235 | 1 to 2 | <= 1 | no | 10 rows |" in page.read_text()
+    assert "| of beta\\|x | 1.235 | 1 to 2 |  |  | 10 rows |" in page.read_text()
+    assert f"{len(os.sched_getaffinity(0))} cores of" in page.read_text()
+
+
+def test_the_committed_page_is_that_of_the_committed_results() -> None:
+    assert run.PAGE.read_text() == run.page(run.RESULTS)
