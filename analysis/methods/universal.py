@@ -10,6 +10,9 @@ from jaxtyping import Float
 from axes.analysis.methods import UNIVERSALS, find_method, load
 from axes.warehouse.errors import AxisError
 
+# Inner products with unit directions that are as far from zero as rounding takes them.
+TIE = 1e-6
+
 
 @dataclass(frozen=True)
 class UniversalAxis:
@@ -44,13 +47,15 @@ def leading_direction(directions: Float[np.ndarray, "*draw model d_model"]) -> U
     """The first right singular vector: the axis with the largest sum of squared cosines.
 
     A model that points the other way supports it as well. Its sign is fixed so that the mean inner
-    product with the directions is positive. With k directions all alike the first singular value
-    is sqrt(k).
+    product with the directions is positive, or that with the first one where the mean is zero: of
+    two directions with a negative cosine it always is. With k directions all alike the first
+    singular value is sqrt(k).
     """
     left, singular_values, right = np.linalg.svd(directions, full_matrices=False)
     axis = right[..., 0, :]
-    along = (directions @ axis[..., None]).mean(axis=-2)
-    sign = np.where(along >= 0, 1.0, -1.0)
+    along = directions @ axis[..., None]
+    mean = along.mean(axis=-2)
+    sign = np.where(np.where(abs(mean) > TIE, mean, along[..., 0, :]) >= 0, 1.0, -1.0)
     weights = left[..., 0] / singular_values[..., :1]
     return UniversalAxis(sign * axis, singular_values, sign * weights)
 

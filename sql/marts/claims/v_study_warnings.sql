@@ -5,7 +5,8 @@
 -- scorer: the scorer of the AUROC; null where the warning is about the complete row of
 --   the study
 -- warning: the premise that fails; shuffled_labels, shuffled_alignment,
---   random_direction; reversed, cosine_alone; rows_missing;
+--   random_direction; reversed, cosine_alone; sign_undetermined: the directions of a
+--   shared axis point apart and outweigh each other; rows_missing;
 --   few_negatives: too few negative prompts for a false-positive rate of 1 %
 -- metric_value: the AUROC (or count) that the warning is about
 -- text: the warning in plain words
@@ -113,6 +114,30 @@ final as (
         areas.scorer = 'universal'
         and areas.lower <= 0.5
         and cosines.estimate > 0.5
+    union all by name
+    select
+        areas.study_id,
+        areas.model,
+        areas.prompt_set,
+        areas.scorer,
+        'sign_undetermined' as warning,
+        areas.estimate as metric_value,
+        0.5 as compared_with,
+        format(
+            'the directions that the {} axis of {} is made of point apart and outweigh '
+            || 'each other: AUROC {:.3f} on {} would be {:.3f} with the other sign',
+            replace(areas.scorer, '_', '-'),
+            areas.model,
+            areas.estimate,
+            areas.prompt_set,
+            1 - areas.estimate
+        ) as text
+    from areas
+    inner join axes using (axis_id)
+    where
+        areas.scorer in ('universal', 'leave_one_out')
+        -- Their mean inner product with the axis is in proportion to the weights' sum.
+        and abs(list_sum(json_extract(axes.parameters, '$.weights')::double[])) < 1e-6
     union all by name
     select
         study_id,

@@ -30,6 +30,17 @@ def test_the_sign_follows_the_directions_whatever_their_order():
     np.testing.assert_allclose(universal_axis(directions[::-1]).vector, axis, atol=1e-10)
 
 
+def test_of_two_directions_that_point_apart_the_first_gives_the_sign_and_not_rounding():
+    first, second = drawn(9, 2.0, seed=2)[:2]
+    second = second if first @ second < 0 else -second
+    expected = unit(first - second).vector
+    for seed in range(20):
+        noise = 1e-14 * np.random.default_rng(seed).standard_normal((2, len(first)))
+        shared = universal_axis(np.stack([first, second]) + noise)
+        np.testing.assert_allclose(shared.vector, expected, atol=1e-10)
+        assert abs(shared.weights.sum()) < 1e-10
+
+
 def test_the_axis_without_a_direction_is_that_of_the_others():
     directions = drawn(9, 0.5, seed=5)
     for index, axis in enumerate(leave_one_out_axes(directions, "mean")):

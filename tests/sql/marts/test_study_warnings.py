@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from axes.warehouse.connection import connect, rows
@@ -67,3 +68,17 @@ def test_each_warning_names_the_two_numbers_that_it_rests_on(root: Path) -> None
         ("m", "one", None, "rows_missing", 3.0, 0.0),
         ("m", "one", None, "alignment_overlap", 5.0, 0.0),
     }
+
+
+def test_an_axis_whose_directions_outweigh_each_other_has_no_sign(root: Path) -> None:
+    for axis_id, weights in {"tie": [0.8, -0.8], "clear": [0.8, -0.2], "imported": None}.items():
+        put(root, "axes", {"axis_id": axis_id, "parameters": json.dumps({"weights": weights})})
+    put(
+        root,
+        "evaluations",
+        area("universal", 0.9, 0.85, 0.95, axis_id="clear"),
+        area("leave_one_out", 0.75, 0.7, 0.8, axis_id="tie"),
+        area("universal", 0.9, 0.85, 0.95, axis_id="imported", prompt_set="two"),
+    )
+    found = [row for row in warnings(root) if row[3] == "sign_undetermined"]
+    assert found == [("m", "one", "leave_one_out", "sign_undetermined", 0.75, 0.5)]
