@@ -15,6 +15,8 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -42,6 +44,8 @@ _SCHEMA = pa.schema(
 _FILES = b"safety_axes.files"
 # With no more than this many new files the copy is not looked for.
 _FEW = 8
+# Files whose keys are read at once: decoding leaves Python free, and a store answers slowly.
+_READERS = 8
 
 
 def stored_keys(root: Path, model: str) -> pa.Table:
@@ -121,11 +125,12 @@ def _refresh(store: Store, folder: Path) -> None:
         indexed = pq.read_table(path, partitioning=None) if indexed_files else _SCHEMA.empty_table()
         current = {name for name, size in files.items() if (indexed_files or {}).get(name) == size}
         parts = [indexed.filter(pc.is_in(indexed["file"], pa.array(sorted(current), TEXT)))]
-        for name in sorted(files.keys() - current):
-            keys = _keys_of(store, folder / name)
-            if keys is not None:
-                parts.append(keys)
-                current.add(name)
+        new = sorted(files.keys() - current)
+        with ThreadPoolExecutor(_READERS) as readers:
+            keys = readers.map(partial(_keys_of, store), map(folder.joinpath, new))
+            found = {name: rows for name, rows in zip(new, keys, strict=True) if rows is not None}
+        parts += found.values()
+        current |= found.keys()
         # By file, whatever the order they came in: a rebuilt index has the same bytes.
         table = pa.concat_tables(parts).sort_by("file")
         described = {_FILES: json.dumps({name: files[name] for name in sorted(current)})}
