@@ -175,18 +175,23 @@ class Group:
 def _groups(
     rendered: Mapping[str, Rendered], missing: Mapping[str, Items], request: ActivationRequest
 ) -> Iterator[Group]:
-    """Prompts that miss the same items are run together; usually that is one group."""
-    groups: dict[Items, dict[str, Rendered]] = defaultdict(dict)
-    for prompt_id, prompt in rendered.items():
-        groups[missing[prompt_id]][prompt_id] = prompt
-    for items, each in groups.items():
-        group = Group(sorted(items), each, [], [])
-        if request.shares_prefix:
-            # A part of the prompts with a prefix has to save at least half a batch.
-            families = prefix_families(group.token_ids, request.token_budget // 2)
-            trial = trial_rows(families, group.token_ids)
-            group = replace(group, families=families, trial=trial)
-        yield group
+    """Prompts that miss the same items are run together; usually that is one group.
+
+    Families are planned with the prompts that miss nothing, too: a job that goes on where it was
+    cut off runs what is left as it would have, and its rows have the same bits.
+    """
+    complete = Group([], rendered, [], [])
+    if request.shares_prefix:
+        # A part of the prompts with a prefix has to save at least half a batch.
+        families = prefix_families(complete.token_ids, request.token_budget // 2)
+        trial = trial_rows(families, complete.token_ids)
+        complete = replace(complete, families=families, trial=trial)
+    groups: dict[Items, list[str]] = defaultdict(list)
+    for prompt_id in rendered:
+        if prompt_id in missing:
+            groups[missing[prompt_id]].append(prompt_id)
+    for items, names in groups.items():
+        yield replace(complete.part(names), items=sorted(items))
 
 
 def _open(
@@ -235,17 +240,19 @@ def _plan(
         texts = {each.prompt_id: each.text for each in prompts if job.shard.takes(each.prompt_id)}
         with run.stage("plan"):
             missing = missing_items(requested, texts, stored.at_start)
+        is_whole = missing and request.shares_prefix
         with run.stage("tokenise"):
             rendered = job.render_usable(
-                {prompt_id: texts[prompt_id] for prompt_id in missing},
+                texts if is_whole else {prompt_id: texts[prompt_id] for prompt_id in missing},
                 request,
                 poolings=list(poolings.values()),
                 room=VLLM_ROOM if job.spec.engine == VLLM else 0,
                 skipped=run.skipped,
             )
-        tokens = sum(len(prompt.token_ids) for prompt in rendered.values())
         groups = list(_groups(rendered, missing, request))
-        yield Part(groups, tokens, not missing, len(texts), len(rendered))
+        prompts = [prompt for group in groups for prompt in group.rendered.values()]
+        tokens = sum(len(prompt.token_ids) for prompt in prompts)
+        yield Part(groups, tokens, not missing, len(texts), len(prompts))
 
 
 class _Prepared(NamedTuple):

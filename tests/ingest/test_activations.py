@@ -13,11 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import axes.ingest.jobs
+from axes.ingest import activations
 from axes.ingest.activations import IngestSummary, ingest_activations, plan_activations
+from axes.ingest.forward.activation_keys import Item
 from axes.ingest.forward.pooling import POOLINGS
+from axes.ingest.forward.templates import Rendered
 from axes.ingest.models.registry import ModelSpec, resolve
 from axes.ingest.requests import ActivationRequest
 from axes.warehouse.connection import connect
@@ -423,6 +428,34 @@ def test_prefixes_that_some_prompts_share_run_once(run, root, llama, import_text
     saved = 2 * len(examples[1]) + 5 * len(examples[0]) + 2 * len(" what? And then: ")
     assert saved <= whole.tokens - shared.tokens <= saved + 20
     assert last_run(root)["message"] is None
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=24), min_size=1, max_size=30),
+    st.integers(1, 60),
+    st.sets(st.integers(0, 29)),
+)
+def test_what_is_left_of_a_job_runs_in_the_batches_and_after_the_prefixes_of_the_whole(
+    rows: list[list[int]], token_budget: int, stored: set[int]
+) -> None:
+    request = ActivationRequest(prompt_sets={}, token_budget=token_budget)
+    rendered = {f"p{at}": Rendered(row, "", None, None) for at, row in enumerate(rows)}
+
+    def planned(missing: list[str]) -> list[tuple[list[str], list[int]]]:
+        """Every batch and the tokens that it is run after."""
+        items = frozenset({Item(0, "resid_post", "last")})
+        groups = activations._groups(rendered, dict.fromkeys(missing, items), request)
+        return [
+            (batch.names, family.tokens)
+            for group in groups
+            for batch in activations.Session.whole_batches(group, request, lambda *_: True)
+            for family in group.planned(bool(group.trial))
+            if batch.names[0] in family.names
+        ]
+
+    whole = planned([*rendered])
+    left = [batch for at, batch in enumerate(whole) if at not in stored]
+    assert planned([name for names, _ in reversed(left) for name in names]) == left
 
 
 def test_a_model_that_cannot_share_a_prefix_says_so_in_the_run_row(root, tmp_path, import_texts):
