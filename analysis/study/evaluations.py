@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -73,7 +73,7 @@ class Evaluation:
         if labels is not None:
             columns["positive_count"] = int(labels.sum())
             columns["negative_count"] = int((~labels).sum())
-        return cls(scorer=scorer, metric=metric, **asdict(estimate), **columns)
+        return cls(scorer=scorer, metric=metric, **vars(estimate), **columns)
 
     @classmethod
     def of_scorers(
@@ -146,7 +146,7 @@ def write_evaluations(
         "parameters": json.dumps(definition, sort_keys=True),
         "run_id": run.run_id,
     }
-    table = rows_table("evaluations", [{**asdict(row), **common} for row in rows])
+    table = rows_table("evaluations", [{**vars(row), **common} for row in rows])
     warehouse.write("evaluations", table, name=name)
     run.rows += len(rows)
 
@@ -179,7 +179,7 @@ class Steps:
             "model_id": member.space.model_id if member else None,
             "prompt_set": prompt_set,
             "inputs": json.dumps(list(inputs)),
-            "figures": json.dumps([asdict(evaluation) for evaluation in evaluations]),
+            "figures": json.dumps([vars(evaluation) for evaluation in evaluations]),
             "run_id": self._run.run_id,
         }
         self.warehouse.write("steps", rows_table("steps", [row]), name=step_id)
