@@ -61,6 +61,12 @@ def whole(sound: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def every(whole: Path) -> dict[str, list[dict]]:
+    """All rows of `whole`."""
+    return contents(whole)
+
+
 def row_of(answer: dict) -> dict:
     """The columns of a scored answer that `routings` has too."""
     return {
@@ -72,10 +78,10 @@ def test_the_whole_warehouse_is_sound(whole: Path) -> None:
     assert broken(whole) == []
 
 
-def test_a_clone_holds_every_row_in_the_same_bytes(whole: Path, tmp_path: Path) -> None:
+def test_a_clone_holds_every_row_in_the_same_bytes(whole: Path, every: dict, tmp_path: Path):
     subset(whole, tmp_path / "clone")
     assert broken(tmp_path / "clone") == []
-    assert contents(tmp_path / "clone") == contents(whole)
+    assert contents(tmp_path / "clone") == every
     data = {
         name: content for name, content in file_bytes(whole).items() if name.endswith(".parquet")
     }
@@ -92,19 +98,18 @@ def test_a_clone_holds_every_row_in_the_same_bytes(whole: Path, tmp_path: Path) 
         {"models": ["m", "owner/n"], "prompt_sets": ["seen", "other"]},
     ],
 )
-def test_a_part_is_sound_and_the_same_twice(whole: Path, tmp_path: Path, part: dict) -> None:
+def test_a_part_is_sound_and_the_same_twice(whole, every, tmp_path, part):
     for name in ("first", "second"):
         subset(whole, tmp_path / name, **part)
     assert file_bytes(tmp_path / "first") == file_bytes(tmp_path / "second")
     assert broken(tmp_path / "first") == []
-    every = contents(whole)
     for table, found in contents(tmp_path / "first").items():
         assert table == "runs" or all(row in every[table] for row in found)
 
 
-def test_one_model_and_one_set_are_their_rows(whole: Path, tmp_path: Path) -> None:
+def test_one_model_and_one_set_are_their_rows(whole: Path, every: dict, tmp_path: Path) -> None:
     subset(whole, tmp_path / "part", models=["m"], prompt_sets=["seen"])
-    every, part = contents(whole), contents(tmp_path / "part")
+    part = contents(tmp_path / "part")
     prompt_ids = {row["prompt_id"] for row in every["prompts"] if row["prompt_set"] == "seen"}
     assert {row["prompt_set"] for row in part["prompts"]} == {"seen"}
     assert [row["model"] for row in part["models"]] == ["m"]
