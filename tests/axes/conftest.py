@@ -10,6 +10,7 @@ import pytest
 from tests.analysis.conftest import lake, studied
 from tests.commands import ok
 from tests.ingest.conftest import import_texts, llama_folder, saved_llama
+from tests.once import made_once
 from tests.tiny_models import save_tiny
 
 __all__ = ["import_texts", "lake", "llama_folder", "saved_llama", "studied"]
@@ -21,7 +22,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     The lake has both sets and, of `small`, activations and directions: `large` has not been run.
     """
-    base = tmp_path_factory.mktemp("tiny")
+    return made_once(tmp_path_factory, "tiny", _put_tiny)
+
+
+def _put_tiny(base: Path) -> None:
     save_tiny(base / "small", "llama", seed=1)
     save_tiny(base / "large", "qwen2", seed=2)
     marked = pl.DataFrame(
@@ -39,4 +43,3 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ok("prompts", "import", name, base / f"{name}.csv", *at)
     ok("ingest", "activations", base / "small", "--prompts", "marked", "--prompts", "benign", *at)
     ok("fit", "small", "--prompts", "marked", *at)
-    return base

@@ -9,6 +9,7 @@ import pytest
 
 from axes.analysis.study.run import run_study
 from axes.warehouse.handle import Warehouse
+from tests.once import made_once
 from tests.worlds import define_study, make_world
 
 WIDTHS = {"alpha": 16, "beta": 20}
@@ -16,10 +17,11 @@ WIDTHS = {"alpha": 16, "beta": 20}
 
 @pytest.fixture(scope="session")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("pair") / "lake"
-    make_world(root, widths=WIDTHS, benign_count=60, labelled={"labelled": 40})
-    run_study(root, define_study(WIDTHS, label="pair"))
-    return root
+    def make(root: Path) -> None:
+        make_world(root, widths=WIDTHS, benign_count=60, labelled={"labelled": 40})
+        run_study(root, define_study(WIDTHS, label="pair"))
+
+    return made_once(tmp_path_factory, "pair", make)
 
 
 @pytest.fixture(scope="module")

@@ -11,14 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.explored import put_explored
+from tests.once import made_once
 
 
 @pytest.fixture(scope="session")
 def explored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The warehouse of `tests.explored`, not to be written to."""
-    root = tmp_path_factory.mktemp("explored") / "lake"
-    put_explored(root)
-    return root
+    return made_once(tmp_path_factory, "explored", put_explored)
 
 
 @pytest.fixture(scope="session")
