@@ -165,7 +165,7 @@ def read_ledger(root: Path, table: str) -> dict[str, Entry]:
     for line in path.read_bytes().splitlines() if path.exists() else ():
         try:
             _apply(entries, json.loads(line))
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError):
             continue
     return entries
 
@@ -207,7 +207,7 @@ def removing(root: Path, table: str, paths: list[Path]) -> Iterator[None]:
 def settle(root: Path, table: str) -> None:
     """Look which outcome each killed process left; the caller holds the table's lock.
 
-    The ledger is then rewritten with one entry per file.
+    The ledger is then rewritten with one entry per file; each of them is due.
     """
     entries = read_ledger(root, table)
     if not entries:
@@ -221,9 +221,9 @@ def settle(root: Path, table: str) -> None:
             digest = sha256(path)
             same = [stored for stored in entry.records if stored.sha256 == digest]
             entry.records = same[:1] or entry.records
-        events += [_writing(name, stored) for stored in entry.records]
-        if len(entry.records) == 1:
-            events.append(_written(name, entry.records[0]))
+        first, *others = entry.records
+        events += [_writing(name, first), _written(name, first)]
+        events += [_writing(name, stored) for stored in others]
     replace_file(ledger_file(root, table), _encode(events))
 
 

@@ -173,8 +173,8 @@ def commit_rows(root: Path, files: Sequence[SentFile]) -> list[Path]:
         raise RootError(f"cannot write {files[0].path}: {error}") from error
     finally:
         for file in files:
-            if file.path not in committed and not isinstance(file.place, RemoteRoot):
-                _discard(file.place)
+            if not isinstance(file.place, RemoteRoot):
+                _discard(file.place)  # A committed one has left it.
     return committed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -21,8 +23,16 @@ from hypothesis.extra import numpy as arrays
 
 from axes.warehouse.connection import connect, rows, vectors
 from axes.warehouse.errors import NonFiniteError, RootError
+from axes.warehouse.ledger import Entry, Record, read_ledger
 from axes.warehouse.tables.schemas import TABLES
-from axes.warehouse.writer import content_key, data_file, rows_table, vector_array, write_rows
+from axes.warehouse.writer import (
+    content_key,
+    data_file,
+    read_record,
+    rows_table,
+    vector_array,
+    write_rows,
+)
 from tests.rows import full, put
 
 
@@ -121,6 +131,30 @@ def test_data_is_on_the_disk_before_the_name_is(root, monkeypatch):
     assert events[0].startswith("key.")
     new_ledger, new_partition = [root.name, "activations.jsonl", ".ledger"], ["activations"]
     assert events[1:7] == [*new_ledger, *new_partition, "rename", "model=m"]
+    assert "activations.jsonl" not in events[7:]
+
+
+def test_the_record_of_a_file_is_that_of_its_bytes_and_rows(root: Path) -> None:
+    jobs = [["a", "b", "a"], ["b"], []]
+    prompts = [[full("labels", {"labeler": "l", "run_id": job}) for job in group] for group in jobs]
+    groups = [rows_table("labels", group) for group in prompts]
+    path = write_rows(root, "labels", iter(groups), name="key", partition="l")
+    written = path.read_bytes()
+    expected = Record(4, len(written), hashlib.sha256(written).hexdigest(), {"a": 2, "b": 2})
+    assert read_record(path) == expected
+    name = path.relative_to(root).as_posix()
+    assert read_ledger(root, "labels")[name] == Entry([expected], is_due=True)
+
+
+def test_a_damaged_file_has_no_record(root: Path) -> None:
+    put(root, "runs", {"run_id": "the only run"})
+    (path,) = set((root / "runs").glob("*.parquet")) - {root / "runs" / "schema.parquet"}
+    content = path.read_bytes()
+    place = content.index(b"the only run")  # In the page of the dictionary, which is not packed.
+    path.write_bytes(content.replace(b"the only run", b"another run.", 1))
+    assert place > 0
+    with pytest.raises(OSError, match="CRC"):
+        read_record(path)
 
 
 @pytest.mark.parametrize("name", ["../x", "..", "a/b", "/x", ".hidden", "a\\b", "a\0b"])
@@ -158,9 +192,10 @@ def test_a_number_too_large_for_float32_is_refused(root: Path) -> None:
 
 
 @pytest.mark.parametrize("column", ["weights", "intercept"])
-def test_every_vector_column_of_a_table_is_looked_at(root: Path, column: str) -> None:
+@pytest.mark.parametrize("missing", [float("nan"), None])
+def test_every_vector_column_of_a_table_is_looked_at(root: Path, column: str, missing) -> None:
     with pytest.raises(NonFiniteError, match=column):
-        put(root, "alignments", {"alignment_id": "a", column: [1.0, float("nan")]})
+        put(root, "alignments", {"alignment_id": "a", column: [1.0, missing]})
 
 
 def test_a_missing_required_value_is_refused_and_nothing_appears(root: Path) -> None:
@@ -179,6 +214,9 @@ def test_a_disk_that_refuses_is_a_root_error(root: Path) -> None:
     (root / "runs").write_text("a file in the way")
     with pytest.raises(RootError, match="cannot write"):
         put(root, "runs", {"run_id": "r"})
+    with pytest.raises(RootError, match="cannot write .*File name too long"):
+        write_rows(root, "activations", layer_group(0), name="k" * 300, partition="m")
+    assert not list(root.glob(".tmp/*"))
 
 
 def test_the_path_is_known_before_the_file_is_written(root: Path) -> None:
@@ -211,6 +249,31 @@ def test_vectors_are_stored_plain_and_the_rest_is_compressed(root: Path) -> None
         assert chunk.compression == ("UNCOMPRESSED" if is_vector else "ZSTD"), chunk.path_in_schema
         assert any("DICT" in encoding for encoding in chunk.encodings) == (not is_vector)
     assert any(chunk.path_in_schema.startswith("vector.") for chunk in chunks)
+
+
+def test_a_row_group_holds_16_mib_of_vectors_or_122880_rows(root: Path) -> None:
+    groups = [layer_group(0, prompts=70, width=1 << 16), layer_group(1, prompts=5)]
+    assert row_group_sizes(write_layers(root, groups)) == [63, 7, 5]
+    labels = dict.fromkeys(("prompt_set", "generation_id", "label", "labeler", "run_id"), "x")
+    prompts = pa.repeat(pa.scalar("p"), 122_881)
+    many = rows_table("labels", [], prompt_id=prompts, is_positive=True, score=None, **labels)
+    assert row_group_sizes(write_rows(root, "labels", many, name="k", partition="x")) == [
+        122_880,
+        1,
+    ]
+
+
+def row_group_sizes(path: Path) -> list[int]:
+    metadata = pq.read_metadata(path)
+    return [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
+
+
+def test_a_look_up_by_prompt_passes_over_row_groups_without_it(root: Path) -> None:
+    path = write_layers(root, layer_group(0))
+    probe = "select bloom_filter_excludes as is_excluded from parquet_bloom_probe(?, ?, ?)"
+    for prompt, is_excluded in {"p0": False, "p2": False, "absent": True}.items():
+        found = duckdb.execute(probe, [str(path), "prompt_id", prompt]).fetchall()
+        assert found == [(is_excluded,)]
 
 
 @given(
