@@ -36,8 +36,10 @@ BENCH_PROMPTS ?=
 BENCH_FILES ?= 1000,10000
 # make lock: what may move, --upgrade-package NAME or --upgrade.
 UPGRADE ?=
-# make mutants: so many changes a part, in these parts only (stats methods writer ledger).
+# make mutants: so many changes a part, drawn by this seed, in these parts only (stats methods writer
+# ledger).
 SAMPLE ?= 70
+SEED ?= 1
 PARTS ?=
 # make docs: a demo warehouse whose answers the cookbook records.
 RECORD ?=
@@ -174,8 +176,8 @@ audit: $(INSTALLED) ## Known vulnerabilities of every locked package, and of tor
 lock: $(TOOLS) ## Lock the dependencies again: make lock [UPGRADE="--upgrade-package numpy"]; then make test.
 	PATH="$$PWD/$(TOOLS_VENV)/bin:$$PATH" $(TOOLS_VENV)/bin/python .ci/lock.py $(UPGRADE)
 
-mutants: $(TESTABLE) $(TOOLS) ## What share of small changes of the code fails a test: make mutants [SAMPLE=70 PARTS="stats writer"].
-	OMP_NUM_THREADS=1 $(TOOLS_VENV)/bin/python -m benchmarks.mutants $(SAMPLE) $(PARTS)
+mutants: $(TESTABLE) $(TOOLS) ## What share of small changes of the code fails a test: make mutants [SAMPLE=70 SEED=1 PARTS="stats writer"].
+	OMP_NUM_THREADS=1 $(TOOLS_VENV)/bin/python -m benchmarks.mutants $(SAMPLE) $(SEED) $(PARTS)
 
 bench: $(INSTALLED) ## Measure: make bench [ONLY=ingest BENCH_PROMPTS= BENCH_FILES=]; results in docs/measurements.md.
 	AXES_BENCH_PROMPTS=$(BENCH_PROMPTS) AXES_BENCH_FILES=$(BENCH_FILES) $(VENV)/bin/python -m benchmarks.run $(ONLY)
