@@ -18,9 +18,14 @@ from jaxtyping import Bool, Float, Int
 
 from axes.analysis import activations
 from axes.analysis.activations import Space, count_prompts, find_space, number_groups
-from axes.analysis.registry import Scored, write_projections
 from axes.analysis.token_rows import TokenRows, text_array, token_prompts
-from axes.warehouse.axes import Axis, find_axis, read_axis_readout
+from axes.warehouse.axes import (
+    Axis,
+    Scored,
+    find_axis,
+    read_axis_readout,
+    write_projections,
+)
 from axes.warehouse.errors import CoverageError, LabelError, NoAlignmentError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.layers import TokenPooling, layer_batches
@@ -84,7 +89,7 @@ def score(
                 is_wanted = pc.is_in(ids, wanted.combine_chunks())
                 ids, values = ids.filter(is_wanted), values[is_wanted.to_numpy(False)]
             before = run.rows
-            item = Scored(found, readout.layer, values, readout.alignment_id)
+            item = Scored(found.axis_id, readout.layer, values, readout.alignment_id)
             write_projections(warehouse, run, space, ids.to_pylist(), [item])
             done.append(
                 ModelScore(

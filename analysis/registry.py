@@ -1,4 +1,4 @@
-"""Axes, alignments and projections to and from the warehouse, each under a content key.
+"""Axes and alignments to and from the warehouse, each under a content key.
 
 What is stored is not written again: a killed study continues where it stopped, and two studies
 share the rows that they have in common.
@@ -13,8 +13,6 @@ from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from jaxtyping import Float
 
 from axes.analysis.activations import Matrix, Space
 from axes.analysis.methods.directions import Direction
@@ -43,16 +41,6 @@ def store_rows(
     stored = [{**row, "run_id": run.run_id} for row in rows]
     warehouse.write(table, rows_table(table, stored), name=name, partition=partition)
     run.rows += len(stored)
-
-
-@dataclass(frozen=True)
-class Scored:
-    """One projection per prompt on an axis; `alignment_id` names the map applied first, if any."""
-
-    axis: Axis
-    layer: int
-    values: Float[np.ndarray, " row"]
-    alignment_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -271,51 +259,3 @@ def projection_counts(
         [space.model, space.model_id],
     )
     return dict(zip(counts["axis_id"].to_pylist(), counts["count"].to_pylist(), strict=True))
-
-
-def write_projections(
-    warehouse: Warehouse,
-    run: Run,
-    space: Space,
-    prompt_ids: Sequence[str],
-    scored: Sequence[Scored],
-) -> None:
-    """Add projections of one model's prompts; stored ones stay, as prompt sets may overlap."""
-    stored = warehouse.query(
-        """
-        select axis_id, prompt_id
-        from projections
-        where model = ? and model_id = ? and list_contains(?, axis_id)
-        """,
-        [space.model, space.model_id, [item.axis.axis_id for item in scored]],
-    )
-    names = pa.array(prompt_ids, pa.string())
-    tables, written = [], []
-    for item in scored:
-        on_axis = stored.filter(pc.equal(stored["axis_id"], item.axis.axis_id))["prompt_id"]
-        is_new = pc.invert(pc.is_in(names, on_axis.combine_chunks()))
-        values = pa.array(item.values, pa.float64()).filter(is_new)
-        if len(values):
-            new = names.filter(is_new)
-            tables.append(_projections_table(run, space, item, new, values))
-            written.append((item.axis.axis_id, content_key(new.to_pylist())))
-    if tables:
-        warehouse.write("projections", tables, name=content_key(written), partition=space.model)
-        run.rows += sum(len(table) for table in tables)
-
-
-def _projections_table(
-    run: Run, space: Space, item: Scored, prompt_ids: pa.Array, values: pa.Array
-) -> pa.Table:
-    """Rows of `projections` on one axis, as columns: there may be very many."""
-    return rows_table(
-        "projections",
-        [],
-        prompt_id=prompt_ids,
-        projection=values,
-        axis_id=item.axis.axis_id,
-        model_id=space.model_id,
-        layer=item.layer,
-        alignment_id=item.alignment_id,
-        run_id=run.run_id,
-    )

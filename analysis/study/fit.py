@@ -29,7 +29,6 @@ from axes.analysis.methods.universal import universal_axis
 from axes.analysis.projections import LabelledScores
 from axes.analysis.registry import (
     Axis,
-    Scored,
     StoredAlignment,
     make_axis,
     projection_counts,
@@ -37,10 +36,10 @@ from axes.analysis.registry import (
     registered_directions,
     write_alignment,
     write_axes,
-    write_projections,
 )
 from axes.analysis.stats.auroc import Scores, auroc
 from axes.analysis.study.definition import MIN_ALIGNMENT_ROWS, StudyDefinition
+from axes.warehouse.axes import Scored, write_projections
 from axes.warehouse.errors import CoverageError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.layers import TokenPooling
@@ -377,7 +376,7 @@ def _unprojected(
         counts[key] = projection_counts(warehouse, axis.space, matrix.prompt_ids)
     if counts[key].get(axis.axis_id) == len(matrix.prompt_ids):
         return []
-    return [Scored(axis, axis.space.layer, activations.project(matrix.x, axis.vector))]
+    return [Scored(axis.axis_id, axis.space.layer, activations.project(matrix.x, axis.vector))]
 
 
 def _native_axis(
@@ -466,7 +465,7 @@ def _project(warehouse: Warehouse, run: Run, study: FittedStudy) -> None:
             counts = projection_counts(warehouse, member.space, matrix.prompt_ids)
             scored = [
                 Scored(
-                    axis,
+                    axis.axis_id,
                     member.space.layer,
                     model.project(matrix, axis),
                     None if axis is model.native else alignment_id,
