@@ -1,8 +1,9 @@
 """The job: prompts through a model, one pooled vector per prompt, layer, site and pooling.
 
-Resumable by row: rows that are stored under the same key (model version, prompt, layer, site,
-pooling, template) are not computed again, and weights are not even loaded when nothing is missing.
-Prompts are planned a slice at a time. On Ray, workers run the batches that one process would.
+With axes, each vector is projected on them and not stored. Resumable by row: rows that are stored
+under the same key (model version, prompt, layer, site, pooling, template; or axis) are not computed
+again, and weights are not even loaded when nothing is missing. Prompts are planned a slice at a
+time. On Ray, workers run the batches that one process would.
 """
 
 from __future__ import annotations
@@ -22,13 +23,18 @@ import numpy as np
 from axes.ingest.activation_writer import ChunkWriter
 from axes.ingest.cluster.placement import Spread, placed
 from axes.ingest.cluster.pool import Ask, WholeBatch
-from axes.ingest.cost import row_bytes
+from axes.ingest.cost import PROJECTION_BYTES, row_bytes
 from axes.ingest.forward.activation_keys import (
+    AxisItem,
     Item,
     Items,
+    axis_readouts,
     missing_items,
+    recorded_items,
+    requested_axes,
     requested_items,
     stored_items,
+    stored_projections,
 )
 from axes.ingest.forward.pooling import Pooling, find_pooling
 from axes.ingest.forward.prefix_tree import (
@@ -45,6 +51,7 @@ from axes.ingest.models.registry import VLLM, VLLM_ROOM, ModelSpec
 from axes.ingest.prompts import count_prompts, prompt_slices
 from axes.ingest.requests import LOCAL, ActivationRequest, Placement
 from axes.ingest.sinks import Outbox, StoredRows
+from axes.warehouse.axes import AxisReadout
 from axes.warehouse.errors import ModelError, RootError
 from axes.warehouse.names import counted
 from axes.warehouse.runs import Run
@@ -56,6 +63,8 @@ if TYPE_CHECKING:
     from axes.ingest.forward.prefix_cache import PrefixPath
     from axes.ingest.forward.recording import Point
     from axes.ingest.forward.vllm_engine import VllmEngine, VllmEngines
+
+Readouts = Mapping[AxisItem, AxisReadout]
 
 
 @dataclass(frozen=True)
@@ -80,23 +89,24 @@ class IngestPlan:
 def ingest_activations(
     root: Path, spec: ModelSpec, request: ActivationRequest, placement: Placement = LOCAL
 ) -> IngestSummary:
-    """Store the requested activations that are missing.
+    """Store the requested activations, or with axes the projections, that are missing.
 
-    Raises `PromptError`, `ModelError`, `LayerError` or `NonFiniteError`; rows committed before an
-    error stay, and so do those before Ctrl-C, which is raised as KeyboardInterrupt when the batch
-    is done.
+    Raises `PromptError`, `ModelError`, `AxisError`, `LayerError` or `NonFiniteError`; rows
+    committed before an error stay, and so do those before Ctrl-C, which is raised as
+    KeyboardInterrupt when the batch is done.
     """
     with placed(placement, root, request) as (root, request, pool):
-        job, poolings, total = _open(root, spec, request)
+        job, poolings, readouts, total = _open(root, spec, request)
         if pool is not None and spec.engine == VLLM:
             raise ModelError("--engine vllm runs on this machine: leave --on ray out")
-        parameters = {**request.parameters(), **placement.parameters(), "poolings": list(poolings)}
+        resolved = {"poolings": list(poolings), "axes": [item.axis_id for item in readouts]}
+        parameters = {**request.parameters(), **placement.parameters(), **resolved}
         running_job = job.running("ingest activations", parameters)
-        with _engines(job, request, poolings) as engines, running_job as running:
-            stored = _stored(job, request, running.run)
-            options = {"request": request, "poolings": poolings, "engines": engines}
-            spread = Spread(running, pool, Session, options, stored)
-            parts = _plan(job, request, poolings, running.run, stored)
+        with _engines(job, request, poolings, readouts) as engines, running_job as running:
+            stored = _stored(job, request, readouts, running.run)
+            options = {"request": request, "poolings": poolings, "readouts": readouts}
+            spread = Spread(running, pool, Session, {**options, "engines": engines}, stored)
+            parts = _plan(job, request, poolings, readouts, running.run, stored)
             prompt_count, new_count = spread.compute("ingest", "tok", parts, total)
             if new_count:  # For a resume on another machine.
                 refresh_index(root, spec.name, is_shared=True)
@@ -108,16 +118,17 @@ def plan_activations(root: Path, spec: ModelSpec, request: ActivationRequest) ->
 
     Raises what it would raise before its first batch.
     """
-    job, poolings, _ = _open(root, spec, request)
+    job, poolings, readouts, _ = _open(root, spec, request)
     run = Run(root, "plan", {})
     prompt_count = new_count = rows = tokens = stored_bytes = 0
     session, rate = None, None
-    with _engines(job, request, poolings) as engines:
-        for part in _plan(job, request, poolings, run, _stored(job, request, run)):
+    with _engines(job, request, poolings, readouts) as engines:
+        stored = _stored(job, request, readouts, run)
+        for part in _plan(job, request, poolings, readouts, run, stored):
             prompt_count += part.prompt_count
             new_count += part.new_count
             for group in part.groups:
-                session = session or Session(run, job.load(), request, poolings, engines)
+                session = session or Session(run, job.load(), request, poolings, readouts, engines)
                 token_ids = group.token_ids
                 tokens += count_tokens(group.planned(session.shares(group)), token_ids)
                 new_rows = sum(
@@ -127,7 +138,8 @@ def plan_activations(root: Path, spec: ModelSpec, request: ActivationRequest) ->
                 )
                 rows += new_rows
                 d_model, dtype = session.loaded.d_model, request.store_dtype
-                stored_bytes += round(new_rows * row_bytes(d_model, None, dtype))
+                size = PROJECTION_BYTES if readouts else row_bytes(d_model, None, dtype)
+                stored_bytes += round(new_rows * size)
                 rate = rate or session.measure(group)
     return IngestPlan(
         model=spec.name,
@@ -150,7 +162,7 @@ class Group:
     `trial` says of all prompts; there is none where nothing is shared.
     """
 
-    items: list[Item]
+    items: list[Item | AxisItem]
     rendered: Mapping[str, Rendered]
     families: list[Family]
     trial: list[Tokens]
@@ -196,46 +208,55 @@ def _groups(
 
 def _open(
     root: Path, spec: ModelSpec, request: ActivationRequest
-) -> tuple[Job, dict[str, Pooling], int]:
-    """The job, its poolings by name, and about how many prompts it has."""
-    # Prompts and poolings first: an unknown name is an error before a model is fetched.
+) -> tuple[Job, dict[str, Pooling], Readouts, int]:
+    """The job, its poolings by name, its projections, and about how many prompts it has."""
+    # Prompts, poolings, axes first: an unknown name is an error before a model is fetched.
     total = count_prompts(root, request.prompt_sets)
     suffix = "" if request.store_dtype == "float32" else f"+{request.store_dtype}"
     names = (f"{name.removesuffix(suffix)}{suffix}" for name in request.poolings)
     poolings = {pooling.name: pooling for pooling in map(find_pooling, names)}
+    axes = requested_axes(root, request, poolings) if request.axes else []
     job = open_job(root, spec, request, shard=request.shard)
-    return job, poolings, total // job.shard.count
+    readouts = axis_readouts(root, axes, spec.name, job.identity.model_id) if axes else {}
+    if axes:
+        poolings = {item.pooling: poolings[item.pooling] for item in readouts}
+    return job, poolings, readouts, total // job.shard.count
 
 
 def _engines(
-    job: Job, request: ActivationRequest, poolings: Mapping[str, Pooling]
+    job: Job, request: ActivationRequest, poolings: Mapping[str, Pooling], readouts: Readouts
 ) -> AbstractContextManager[VllmEngines | None]:
     """With `--engine vllm` what starts its engines, and ends the last one."""
     if job.spec.engine != VLLM:
         return nullcontext()
     from axes.ingest.forward.vllm_engine import VllmEngines
 
-    items = requested_items(request, poolings, job.layer_count())
-    return closing(VllmEngines(job, items, poolings))
+    items = readouts or requested_items(request, poolings, job.layer_count())
+    return closing(VllmEngines(job, recorded_items(items), poolings))
 
 
-def _stored(job: Job, request: ActivationRequest, run: Run) -> StoredRows:
-    key = (job.root, job.spec.name, job.identity.model_id, request.rendering.name)
+def _stored(job: Job, request: ActivationRequest, readouts: Readouts, run: Run) -> StoredRows:
+    key = (job.root, job.spec.name, job.identity.model_id)
     with run.stage("plan"):
-        return StoredRows(job.root, job.spec.name, lambda: stored_items(*key))
+        if readouts:
+            look_up = partial(stored_projections, *key, readouts)
+            return StoredRows(job.root, job.spec.name, look_up, ("projections",))
+        look_up = partial(stored_items, *key, request.rendering.name)
+        return StoredRows(job.root, job.spec.name, look_up, ("activations", "prompt_tokens"))
 
 
 def _plan(
     job: Job,
     request: ActivationRequest,
     poolings: Mapping[str, Pooling],
+    readouts: Readouts,
     run: Run,
     stored: StoredRows,
 ) -> Iterator[Part]:
     """What is missing of the job's prompts, slice by slice."""
     layer_count = job.layer_count()
-    require_layers(job.spec.name, layer_count, [*(request.layers or ()), *request.token_layers])
-    requested = requested_items(request, poolings, layer_count)
+    requested = frozenset(readouts) or requested_items(request, poolings, layer_count)
+    require_layers(job.spec.name, layer_count, sorted({item.layer for item in requested}))
     for prompts in prompt_slices(job.root, request.prompt_sets):
         texts = {each.prompt_id: each.text for each in prompts if job.shard.takes(each.prompt_id)}
         with run.stage("plan"):
@@ -271,12 +292,13 @@ class Session:
         loaded: LoadedModel,
         request: ActivationRequest,
         poolings: Mapping[str, Pooling],
+        readouts: Readouts,
         engines: VllmEngines | None = None,
     ) -> None:
         from axes.ingest.forward.batching import Batches
 
         self.run, self.loaded, self._request, self._poolings = run, loaded, request, poolings
-        self._engines = engines
+        self._readouts, self._engines = readouts, engines
         self._batches = Batches(loaded, run, request.token_budget)
         self._prepared: tuple[object, _Prepared] | None = None
 
@@ -285,7 +307,8 @@ class Session:
     ) -> None:
         """Run a group, and write what it gives; `done(tokens)` after each batch."""
         template, batches = self._request.rendering, self._compute(group)
-        with ChunkWriter(self.run, self.loaded, template, group.items, sink) as writer:
+        readouts, items = self._readouts, group.items
+        with ChunkWriter(self.run, self.loaded, template, items, readouts, sink) as writer:
             # Each is stored when the next is already computed.
             for batch, _next in itertools.pairwise(itertools.chain(batches, [None])):
                 assert batch is not None
@@ -340,7 +363,8 @@ class Session:
         if path is not None:
             self.run.tokens += path.move_to(family)
         prefix = None if path is None else path.last
-        return Forward(self.run, self.loaded, points, group.items, self._poolings, prefix)
+        items = recorded_items(group.items)
+        return Forward(self.run, self.loaded, points, items, self._poolings, prefix)
 
     @staticmethod
     def whole_batches(group: Group, request: ActivationRequest, ask: Ask) -> list[WholeBatch]:

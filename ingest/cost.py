@@ -39,6 +39,8 @@ TOKENS_PER_PROMPT = 20.0
 _CHARACTERS_PER_TOKEN = 4.0
 # Of a stored row without its vector, measured: 41 bytes where d_model is 640, 39 at 576.
 _ROW_BYTES = 40.0
+# Of a stored projection, measured on the demo.
+PROJECTION_BYTES = 21.0
 # Stored bytes of a vector's number; of the rounded ones as measured on the demo.
 _NUMBER_BYTES = {"float32": 4.0, "float16": 1.8, "bfloat16": 1.4}
 _TERA = 1e12
@@ -128,6 +130,7 @@ def measure_stored(root: Path, model: str) -> Measured:
         where
             command = 'ingest activations' and status = 'finished'
             and parameters ->> '$.model' = ? and tokens_per_second > 0
+            and coalesce(parameters ->> '$.axes', '[]') = '[]'
         order by tokens desc, run_id desc
         limit 1
         """,

@@ -193,7 +193,7 @@ def _hidden_states(loaded: LoadedModel, row: list[int]) -> Tensor:
 def _engine(job: Job, rendered: list[Rendered], right: list[Tensor]) -> Finding:
     lengths = [len(prompt.token_ids) for prompt in rendered]
     items = [Item(layer, RESID_POST, "") for layer in range(len(right[0]))]
-    with closing(VllmEngine(job, frozenset(items), {}, max(lengths), sum(lengths))) as engine:
+    with closing(VllmEngine(job, items, {}, max(lengths), sum(lengths))) as engine:
         vectors = engine.start([""] * len(rendered), rendered).vectors
     hidden = torch.stack([torch.from_numpy(vectors[item]) for item in items])
     check = f"{job.identity.attention} = transformers"

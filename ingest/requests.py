@@ -101,7 +101,8 @@ class ModelRequest:
 class ActivationRequest(ModelRequest):
     """Which activations of which prompts: every site and pooling of each of `layers`.
 
-    `prompt_sets` says how many of each set's first prompts, None for all.
+    With `axes`, only projections on them. `prompt_sets` says how many of each set's first prompts,
+    None for all.
     """
 
     prompt_sets: Mapping[str, int | None]
@@ -121,6 +122,12 @@ class ActivationRequest(ModelRequest):
     )
     token_layers: Sequence[int] = option(
         (), "Also store the vector of every token at these layers.", flag="--keep-tokens"
+    )
+    axes: Sequence[str] = option(
+        (),
+        "Store projections on this axis (name or id) and no vectors; repeatable.",
+        names="axis",
+        flag="--axis",
     )
     shard: str | None = option(None, "Run only part I/N of the prompts, such as 3/8.")
     token_budget: int = option(1024, _BUDGET_HELP, minimum=1)

@@ -6,7 +6,7 @@ A job that spreads over workers has one process that commits. Its workers only w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -42,17 +42,23 @@ class StoredRows(Direct):
     another job falls between two looks. Files of the job's own are written through it.
     """
 
-    def __init__(self, root: Path, model: str, look_up: Callable[[], dict[str, Items]]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        model: str,
+        look_up: Callable[[], dict[str, Items]],
+        tables: Sequence[str],
+    ) -> None:
         super().__init__(root, model)
-        self._look_up = look_up
-        self._known_files = _data_files(root, model)
+        self._look_up, self._tables = look_up, tables
+        self._known_files = _data_files(root, model, tables)
         self._by_others: dict[str, Items] = {}
         self.at_start = look_up()
 
     def by_others(self) -> dict[str, Items]:
         """Prompt id -> what is stored of it, if others have written since the start; nearly always
         nothing. The caller holds the turn."""
-        files = _data_files(self._root, self._model)
+        files = _data_files(self._root, self._model, self._tables)
         if not files <= self._known_files:
             self._known_files |= files
             self._by_others = self._look_up()
@@ -92,9 +98,9 @@ class Outbox(Direct):
         return True
 
 
-def _data_files(root: Path, model: str) -> set[Path]:
-    """The committed files of both tables of a model."""
-    store, tables = store_at(root), ("activations", "prompt_tokens")
+def _data_files(root: Path, model: str, tables: Sequence[str]) -> set[Path]:
+    """The committed files of these tables of a model."""
+    store = store_at(root)
     store.refresh(*tables)
     return {
         path

@@ -72,13 +72,14 @@ def activations_command(
     """Store the pooled activations of every block of MODEL for the prompts of one or more sets.
 
     MODEL is a registry name (axes list models), a hub id, a folder or a .gguf file. Stored rows are
-    never recomputed.
+    never recomputed. With --axis, projections are stored and no vectors.
 
     \b
     axes ingest activations qwen2.5-7b --prompts safety_600 --prompts alpaca --device cuda
     axes ingest activations my-run --source ./checkpoint --prompts safety_600 --dry-run
     axes ingest activations qwen2.5-7b --prompts alpaca --template chat --system system.txt \\
       --pooling last5_mean --pooling instruction_last --site resid_post --site mlp_out
+    axes ingest activations qwen2.5-7b --prompts alpaca --axis universal
     """
     from axes.ingest.activations import ingest_activations, plan_activations
     from axes.ingest.prompts import import_ready_sets

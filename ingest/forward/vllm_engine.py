@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from axes.ingest.forward.activation_keys import Items
+from axes.ingest.forward.activation_keys import Item
 from axes.ingest.forward.batching import HostCopy
 from axes.ingest.forward.forward import Batch, spans_of
 from axes.ingest.forward.pooling import Pooling
@@ -28,7 +28,7 @@ from axes.warehouse.names import RESID_POST
 class VllmEngines:
     """The engine of a job; another takes its place for prompts that are longer."""
 
-    def __init__(self, job: Job, items: Items, poolings: Mapping[str, Pooling]) -> None:
+    def __init__(self, job: Job, items: list[Item], poolings: Mapping[str, Pooling]) -> None:
         self._job, self._items, self._poolings = job, items, poolings
         self._longest = 0
         self._engine: VllmEngine | None = None
@@ -55,7 +55,12 @@ class VllmEngine:
     """
 
     def __init__(
-        self, job: Job, items: Items, poolings: Mapping[str, Pooling], longest: int, budget: int
+        self,
+        job: Job,
+        items: list[Item],
+        poolings: Mapping[str, Pooling],
+        longest: int,
+        budget: int,
     ) -> None:
         self._vllm = import_vllm()
         import cloudpickle

@@ -9,6 +9,8 @@ written as (
     select run_id from stg_generation_tokens
     union all
     select run_id from stg_token_projections
+    union all
+    select run_id from stg_projections
 ),
 
 present as (

@@ -54,6 +54,12 @@ def run_activations(
     ingest_texts(root, spec, **SELECTION, token_budget=30, shard=shard)
 
 
+def run_axis_projections(root: Path, model: Path, instant: Instant | None = None) -> None:
+    """Run the job that stores projections on the axis and no vectors; it commits every batch."""
+    _prepare(instant)
+    ingest_texts(root, resolve(str(model)), axes=["axis"], token_budget=30)
+
+
 def run_traces(
     root: Path, model: Path, dtype: str | None = None, instant: Instant | None = None
 ) -> None:

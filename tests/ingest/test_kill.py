@@ -33,7 +33,14 @@ from tests.ingest.conftest import (
     put_axis,
     read,
 )
-from tests.ingest.processes import INSTANTS, PROJECTED, SELECTION, run_activations, run_projected
+from tests.ingest.processes import (
+    INSTANTS,
+    PROJECTED,
+    SELECTION,
+    run_activations,
+    run_axis_projections,
+    run_projected,
+)
 
 # Of those that differ in what they leave: within a file, before and after it has its name.
 CHOSEN = ("within", "after fsync", "after rename")
@@ -125,13 +132,15 @@ def test_jobs_killed_and_resumed_equal_uninterrupted_ones(
 ):
     put_axis(root, llama, "axis", 1)
     import_texts([f"prompt {index} {'x' * (index % 13)}" for index in range(prompt_count)])
-    roots = [root, *(shutil.copytree(root, tmp_path / name) for name in ("traces", "whole"))]
-    killed_activations, killed_traces, whole = roots
+    names = ("traces", "projections", "whole")
+    roots = [root, *(shutil.copytree(root, tmp_path / name) for name in names)]
+    killed_activations, killed_traces, killed_projections, whole = roots
     stored = ("activations", "prompt_tokens")
     generated = ("generation_tokens", "token_projections", "generations")
     jobs = (
         (killed_activations, llama_folder, run_activations, stored),
         (killed_traces, llama_folder, run_projected, generated),
+        (killed_projections, llama_folder, run_axis_projections, ("projections",)),
     )
     with ThreadPoolExecutor(2) as campaigns:
         waiting = [
@@ -145,7 +154,7 @@ def test_jobs_killed_and_resumed_equal_uninterrupted_ones(
         assert len(files) == len(tables) * len(instants) + random_kills
         # Most kills came after another file, so that they met the job at different places.
         assert len(set(files)) > (10 if random_kills > 2 else len(files) / 3)
-    for root in roots[:2]:
+    for root in roots[:3]:
         assert [path for path in root.rglob("*.tmp") if path.is_file()], (
             "some were killed in the middle of a file"
         )
@@ -157,16 +166,19 @@ def test_jobs_killed_and_resumed_equal_uninterrupted_ones(
         ingest_texts(root, llama, **SELECTION)
     for root in (killed_traces, whole):
         ingest_traces(root, llama, TraceRequest(prompt_set="texts", **PROJECTED))
+    for root in (killed_projections, whole):
+        ingest_texts(root, llama, axes=["axis"])
     assert_same_rows(killed_activations, whole, stored)
     assert_same_rows(killed_traces, whole, generated)
+    assert_same_rows(killed_projections, whole, ("projections",))
     assert len(table_rows(whole, "activations")[0]) == prompt_count * 16
     assert len(table_rows(whole, "generations")[0]) == prompt_count
     for root in roots:
         jobs_run = read(root, "select status from runs where command like 'ingest%'")
         ended = [row["status"] for row in jobs_run]
         assert set(ended) <= {"finished", "running"}
-        assert ended.count("finished") == (2 if root == whole else 1)
-    for root in roots[:2]:
+        assert ended.count("finished") == (3 if root == whole else 1)
+    for root in roots[:3]:
         assert_checks_pass(root)
     again = ingest_texts(killed_activations, llama, **SELECTION)
     assert (again.new_count, again.rows) == (0, 0)

@@ -8,7 +8,7 @@ from axes.ingest.generation.traces import ingest_traces
 from axes.ingest.requests import TraceRequest
 from axes.warehouse.storage.delta_log import DeltaLog
 from tests.commands import ok, printed
-from tests.ingest.conftest import activation_rows, ingest_texts, put_texts, read
+from tests.ingest.conftest import activation_rows, ingest_texts, put_axis, put_texts, read
 
 TEXTS = ["hello there", "hi", "what is a duck", "a"]
 TRACES = TraceRequest(prompt_set="texts", layers=[0, 3], max_new_tokens=3)
@@ -30,6 +30,16 @@ def test_activations_and_traces_are_bit_equal_to_those_on_a_disk(root, s3_root, 
         assert read(s3_root, sql) == read(root, sql) != []
     assert ingest_texts(s3_root, llama).new_count == 0
     assert ingest_traces(s3_root, llama, TRACES).new_count == 0
+
+
+def test_projections_are_those_on_a_disk_and_are_stored_once(root, s3_root, llama):
+    for place in (root, s3_root):
+        put_texts(place, TEXTS)
+        put_axis(place, llama, "axis", 1)
+        ingest_texts(place, llama, axes=["axis"])
+    sql = "select * exclude run_id from projections order by prompt_id"
+    assert read(s3_root, sql) == read(root, sql) != []
+    assert ingest_texts(s3_root, llama, axes=["axis"]).new_count == 0
 
 
 def test_a_job_that_ends_between_object_and_commit_is_resumed(s3_root, llama, monkeypatch):

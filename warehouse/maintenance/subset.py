@@ -53,7 +53,13 @@ NAMES: dict[str, tuple[str, type[AxesError]]] = {
     "pooling": ("activations", DefinitionError),
     "study_id": ("evaluations", DefinitionError),
 }
-INGESTED = ("activations", "prompt_tokens", "generation_tokens", "token_projections")
+INGESTED = (
+    "activations",
+    "prompt_tokens",
+    "projections",
+    "generation_tokens",
+    "token_projections",
+)
 
 
 @dataclass(frozen=True)

@@ -37,10 +37,12 @@ def commands(lake: Path) -> dict[str, list[str | Path]]:
     """Each command that reaches the native axis of `large` from `small`."""
     small, at = lake.parent / "small", ["--root", lake]
     experiment = ["--prompts", "marked", "--benign", "benign", "--strengths=-0.5,0.5", *LIMIT]
+    activations = ["ingest", "activations", small]
     controls = ["--random", "0", "--shuffled", "0", "--orthogonal", "0", "--template", "raw"]
     return {
         "score": ["score", AXIS, "--model", "small", *at],
         "drift": ["drift", "--axis", AXIS, "--model", "small", *at],
+        "activations": [*activations, "--prompts", "marked", "--axis", AXIS, *LIMIT, *at],
         "traces": ["ingest", "traces", small, "--prompts", "marked", "--axis", AXIS, *LIMIT, *at],
         "monitor": ["monitor", small, "--axis", AXIS, "hello", "--max-new-tokens", "3", *at],
         "intervene": ["intervene", small, "--axis", AXIS, *experiment, *controls, *at],
@@ -67,7 +69,7 @@ def test_the_alignment_that_score_chooses_is_the_one_of_every_command(lake, chos
     alignment_id = alignments(lake)[chosen]
     words = commands(lake)
     ok(*words["score"], "--alignment", alignment_id[:8])
-    for name in ("score", "drift", "traces", "intervene"):
+    for name in ("score", "drift", "activations", "traces", "intervene"):
         ok(*words[name])
     used = Warehouse(lake, connect(lake)).column(
         """

@@ -33,6 +33,7 @@ from tests.ingest.conftest import (
     forked,
     identity_of,
     last_run,
+    put_axis,
     put_texts,
     read,
 )
@@ -123,6 +124,18 @@ def test_activations_have_the_bits_of_one_process_though_a_worker_is_killed(
     shares = json.loads(run["parameters"])["shares"]
     assert sum(share["rows"] for share in shares) == run["rows"] == here.rows
     assert ingest_activations(root, llama, request, on_ray(2)).new_count == 0
+
+
+def test_projections_have_the_bits_of_one_process(cluster, root, llama, tmp_path):
+    put_texts(root, TEXTS)
+    put_axis(root, llama, "axis", 1)
+    other = shutil.copytree(root, tmp_path / "other")
+    request = for_texts(axes=["axis"])
+    ingest_activations(other, llama, request)
+    assert ingest_activations(root, llama, request, on_ray(1)).rows == len(TEXTS)
+    sql = "select * exclude run_id from projections order by prompt_id"
+    assert read(root, sql) == read(other, sql) != []
+    assert ingest_activations(root, llama, request, on_ray(1)).new_count == 0
 
 
 def test_traces_on_a_bucket_go_on_where_the_driver_was_killed(
