@@ -1,11 +1,11 @@
-"""Registered axes: which one a name means, how a model's activations are projected on it, and rows.
+"""Registered axes: which one a name means, and how a model's activations are projected on it.
 
 This is the one place that decides both, so that every command means the same axis by a name and
 reaches it through the same alignment (docs/decisions/0014-one-map-to-an-axis.md).
 
 An axis lies in the space of one model. Any other model is mapped there first, `x -> x W + b`, and
 since `(x W + b) . u = x . (W u) + b . u` one vector and one offset in the model's own space give
-the same projection: `AxisReadout`.
+the same projection: `AxisReadout`. Analysis and ingest make rows of `projections` here (`Scored`).
 """
 
 from __future__ import annotations
