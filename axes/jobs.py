@@ -80,12 +80,12 @@ def ingest_activations(
 
     `model` is a registry name, a hub id, a folder or a .gguf file; `layers` are zero-based blocks
     (default: every block); `limit` uses the first prompts of each set. Stored rows are not
-    recomputed. Rows under a name,
-    `{"mine": frame}`, are imported as `axes.import_prompts` does. `system` is the text of a system
-    prompt. `options` are `keep_tokens` (layers), `shard` (such as "3/8"), `token_budget` (max
-    tokens in one batch, padding included), `share_prefix`, `skip_unusable`, how to run the model
-    (`engine`, `adapter`, `quantization`, `attention`, `blocks`) and where (`on`: "ray", `address`,
-    `workers`, `gpus_per_worker`). Built-in prompt sets are imported.
+    recomputed. Rows under a name, `{"mine": frame}`, are imported as `axes.import_prompts` does.
+    `system` is the text of a system prompt. `options` are `keep_tokens` (layers), `shard` (such as
+    "3/8"), `token_budget` (max tokens in one batch, padding included), `share_prefix`,
+    `skip_unusable`, how to run the model (`engine`, `adapter`, `quantization`, `attention`,
+    `blocks`) and where (`on`: "ray", `address`, `workers`, `gpus_per_worker`). Built-in prompt sets
+    are imported.
     Raises `ModelError`, `PromptError`, `AxisError`, `LayerError` or `NonFiniteError`.
 
     axes.ingest_activations("smollm2-135m", {"mine": ["one text", "another"]})
