@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from axes.analysis import activations
 from axes.analysis.activations import Space, count_prompts, find_space, number_groups
 from axes.analysis.token_rows import TokenRows, text_array, token_prompts
-from axes.warehouse.axes import Axis, Scored, find_axis, read_axis_readout, write_projections
+from axes.warehouse.axes import Axis, Scored, find_axes, read_axis_readout, write_projections
 from axes.warehouse.errors import CoverageError, LabelError, NoAlignmentError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.layers import TokenPooling, layer_batches
@@ -47,7 +47,7 @@ def score(
     alignment: str | None = None,
     memory_limit: int | None = None,
 ) -> list[ModelScore]:
-    """Write the projections of stored activations on an axis (id, start of one, or name).
+    """Write the projections of stored activations on an axis or a subspace (id, start, or name).
 
     `models` and `prompt_sets` narrow what is projected; `alignment` names the map of a model that
     has several: this is where it is chosen, for every command (`resolve_alignment`). Raises
@@ -55,36 +55,37 @@ def score(
     `ModelError` for an unknown model, `PromptError` for an unknown set.
     """
     warehouse = Warehouse.open(root, memory_limit=memory_limit)
-    found = find_axis(warehouse, axis)
+    found = find_axes(warehouse, axis)
     for prompt_set in prompt_sets:
         count_prompts(warehouse, prompt_set)
     named = {find_space(warehouse, model).model_id for model in models}
+    of_sets = "select distinct prompt_id from prompts where list_contains(?, prompt_set)"
+    wanted = warehouse.query(of_sets, [list(prompt_sets)])["prompt_id"].combine_chunks()
     done = []
-    with warehouse.run("score", {"axis": found.axis_id, "models": list(models)}) as run:
-        for space in _stored_spaces(warehouse, found):
+    parameters = {"axis": ", ".join(each.axis_id for each in found), "models": list(models)}
+    with warehouse.run("score", parameters) as run:
+        for space in _stored_spaces(warehouse, found[0]):
             if named and space.model_id not in named:
                 continue
             try:
-                readout = read_axis_readout(
-                    warehouse, found, space.model, space.model_id, alignment=alignment
-                )
+                readouts = [
+                    read_axis_readout(warehouse, each, *space.key[:2], alignment=alignment)
+                    for each in found
+                ]
             except NoAlignmentError:
                 if named:
                     raise
                 continue
-            ids, values = project_stored(
-                warehouse, space.at(readout.layer), readout.vector, readout.offset
-            )
-            if prompt_sets:
-                wanted = warehouse.query(
-                    "select distinct prompt_id from prompts where list_contains(?, prompt_set)",
-                    [list(prompt_sets)],
-                )["prompt_id"]
-                is_wanted = pc.is_in(ids, wanted.combine_chunks())
-                ids, values = ids.filter(is_wanted), values[is_wanted.to_numpy(False)]
             before = run.rows
-            item = Scored(found.axis_id, readout.layer, values, readout.alignment_id)
-            write_projections(warehouse, run, space, ids.to_pylist(), [item])
+            for each, readout in zip(found, readouts, strict=True):
+                ids, values = project_stored(
+                    warehouse, space.at(readout.layer), readout.vector, readout.offset
+                )
+                if prompt_sets:
+                    is_wanted = pc.is_in(ids, wanted)
+                    ids, values = ids.filter(is_wanted), values[is_wanted.to_numpy(False)]
+                item = Scored(each.axis_id, readout.layer, values, readout.alignment_id)
+                write_projections(warehouse, run, space, ids.to_pylist(), [item])
             done.append(
                 ModelScore(
                     model=space.model,
@@ -92,7 +93,7 @@ def score(
                     layer=readout.layer,
                     alignment_id=readout.alignment_id,
                     stored_count=len(ids),
-                    new_count=run.rows - before,
+                    new_count=(run.rows - before) // len(found),
                 )
             )
     return done

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         study,
     )
     from axes.commands import (
+        angles,
         calibrate,
         claims,
         compare,
@@ -73,6 +74,7 @@ __all__ = [
     "Direction",
     "Result",
     "Study",
+    "angles",
     "calibrate",
     "claims",
     "compare",

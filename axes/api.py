@@ -8,6 +8,7 @@ imported in the functions that need them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -317,6 +318,7 @@ def fit(
     root: Folder | None = None,
     evaluate: Names = (),
     direction: str = "mean_diff",
+    rank: int | None = None,
     site: str = "resid_post",
     pooling: str = "last5_mean",
     template: str = "raw",
@@ -326,15 +328,18 @@ def fit(
     """Fit a model's direction at every layer on a labelled set, and project the prompts on it.
 
     Returns a row for each layer and prompt set, with the id of the axis and its AUROC, which is in
-    sample where `is_in_sample`. Raises `ModelError`, `PromptError`, `LabelError` or
-    `CoverageError`.
+    sample where `is_in_sample`; with `rank`, of the subspace of so many dimensions next to the
+    direction. Raises `AxisError`, `ModelError`, `PromptError`, `LabelError` or `CoverageError`.
     """
     from axes.analysis.activations import count_prompts, find_space
     from axes.analysis.study.fit import fit_native
     from axes.ingest.models.registry import known_as
     from axes.results import Result
     from axes.warehouse.handle import Warehouse
+    from axes.warehouse.layers import TokenPooling
 
+    if rank is not None and TokenPooling.find(pooling) is not None:
+        raise AxesError(f"--pooling {pooling} scores tokens: --rank needs one that stores vectors")
     evaluate = _several(evaluate)
     warehouse = Warehouse.open(root_folder(root), memory_limit=memory_limit)
     where = {"site": site, "pooling": pooling, "template": template}
@@ -342,17 +347,28 @@ def fit(
     for name in (prompts, *evaluate):
         count_prompts(warehouse, name)
     fitted_on = {"model": model, "prompts": prompts, "evaluate": evaluate, "direction": direction}
+    if rank is not None:
+        fitted_on["rank"] = rank
+    options = {"method": direction, "rank": rank, "allow_missing": allow_missing}
     with warehouse.run("fit", {**fitted_on, **where}) as run:
-        fitted = fit_native(
-            warehouse, run, space, prompts, evaluate, method=direction, allow_missing=allow_missing
-        )
+        fitted = fit_native(warehouse, run, space, prompts, evaluate, **options)
+    ids = tuple(axis.axis_id for axis in fitted if axis.kind == "native")
+    of_directions = f"axis_id in ({', '.join(map(sql_literal, ids))})"
     sql = (
         "select axis_id, axis_name, layer, prompt_set, auroc, is_in_sample from v_auroc "
-        f"where axis_id in ({', '.join(sql_literal(axis.axis_id) for axis in fitted)}) "
-        "order by layer, prompt_set"
+        f"where {of_directions} order by layer, prompt_set"
     )
-    ids = tuple(axis.axis_id for axis in fitted)
-    title = f"{model}: directions fitted on {prompts}"
+    if rank is not None:
+        subspaces = {json.loads(axis.parameters).get("subspace_id", "") for axis in fitted}
+        sql = (
+            "select subspace_id, subspace_name, layer, prompt_set, auroc(norm, is_positive) as "
+            "auroc_norm, auroc(combination, is_positive) as auroc_combination, "
+            "auroc as auroc_direction, scores.is_in_sample from v_subspace_scores as scores "
+            f"inner join v_auroc using (model_id, layer, prompt_set) where {of_directions} and "
+            f"subspace_id in ({', '.join(map(sql_literal, sorted(subspaces)))}) and "
+            "is_positive is not null group by all order by layer, prompt_set"
+        )
+    title = f"{model}: {'directions' if rank is None else 'subspaces'} fitted on {prompts}"
     return Result(title, warehouse.query(sql), sql, ids, command="fit", root=warehouse.root)
 
 

@@ -110,6 +110,16 @@ def diff_models(
     return result_of("diff", locals())
 
 
+def angles(first: str, second: str, *, root: Folder | None = None) -> Result:
+    """Principal angles in degrees between two subspaces or axes, the smallest first, with a null.
+
+    Raises `AxisError` unless both lie in one model version's space at one layer and site.
+
+    axes.angles("subspace/mine/23/a/rank-3", "subspace/mine/23/b/rank-3").pl()["angle"]
+    """
+    return result_of("angles", locals())
+
+
 def calibrate(
     axis: str,
     prompts: str,

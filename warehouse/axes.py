@@ -186,16 +186,34 @@ class Scored:
 
 
 def find_axis(warehouse: Warehouse, name: str) -> Axis:
-    """The axis that `name` means: an id, the first 6 or more characters of one, or a name.
+    """The axis that `name` means, as `find_axes` does; raises `AxisError` for a subspace too."""
+    first, *more = find_axes(warehouse, name)
+    if more:
+        raise AxisError(
+            f"{name} is a subspace: give an axis of it, {first.name} to {more[-1].name}"
+        )
+    return first
 
-    A bare kind (`universal`) means the axis of that kind in the latest study that has one (without
-    such a study, any of that kind). Raises
-    `AxisError`, with the candidates, where no axis or several fit.
+
+def find_axes(warehouse: Warehouse, name: str) -> list[Axis]:
+    """The axis or the basis, in order, of the subspace that `name` means.
+
+    That is an id, the first 6 or more characters of one, or a name; axes of one subspace have its
+    own in `parameters`. A bare kind (`universal`) means the axis of that kind in the latest study
+    that has one (without such a study, any of that kind). Raises `AxisError`, with the candidates,
+    where no axis or several fit.
     """
     fitting = warehouse.query(
         """
-        select axis_id, name, run_id
-        from axes
+        with named as (
+            select axis_id, name, run_id, [axis_id] as axis_ids from axes
+            union all
+            select
+                parameters ->> '$.subspace_id', min(parameters ->> '$.subspace'), min(run_id),
+                list(axis_id order by (parameters ->> '$.component')::integer)
+            from axes where kind = 'subspace' group by parameters ->> '$.subspace_id'
+        )
+        from named
         where axis_id = $name or name = $name
             or (length($name) >= $min_length and starts_with(axis_id, $name))
         order by axis_id != $name, run_id, axis_id
@@ -213,7 +231,7 @@ def find_axis(warehouse: Warehouse, name: str) -> Axis:
     if len(fitting) > 1 and fitting[0]["axis_id"] != name:
         ids = [f"{row['axis_id']} ({row['name']}, run {row['run_id']})" for row in fitting]
         raise AxisError(f"{len(fitting)} axes fit {name}, give one id: {_listed(ids)}")
-    return read_axes(warehouse, [fitting[0]["axis_id"]])[0]
+    return read_axes(warehouse, fitting[0]["axis_ids"])
 
 
 # Axes that no study evaluated (study_id is null) count only where no study has one of the kind.
@@ -228,7 +246,7 @@ with evaluated as (
     where axes.kind = ?
 )
 
-select distinct axis_id, name, run_id
+select distinct axis_id, name, run_id, [axis_id] as axis_ids
 from evaluated
 where study_id is not distinct from (
     select study_id from evaluated

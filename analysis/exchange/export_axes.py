@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,12 @@ import numpy as np
 from axes.analysis.exchange.card import axis_card
 from axes.analysis.exchange.formats import FORMATS, Format
 from axes.analysis.exchange.formats.contents import Card, Contents, number_of
-from axes.warehouse.axes import Axis, find_axis, read_axes
+from axes.warehouse.axes import Axis, find_axes, read_axes
 from axes.warehouse.errors import AxisError
 from axes.warehouse.files import replacing
 from axes.warehouse.handle import Warehouse
+
+_SUBSPACE_FORMATS = ("safetensors", "npz")
 
 
 @dataclass(frozen=True)
@@ -37,19 +39,29 @@ def export_axes(
 ) -> ExportResult:
     """Write axes (ids, starts of them, or names) of one model and site to one file or folder.
 
-    With `all_layers` the directions that were fitted as the one named was, at every layer; those
-    that the format has no number for are left out. `is_raw` writes vectors of their raw norm.
+    A subspace is a file by itself, a matrix with a row for each basis vector. With `all_layers` the
+    directions that were fitted as the one named was, at every layer; those that the format has no
+    number for are left out. `is_raw` writes vectors of their raw norm.
     Raises `AxisError` where a format cannot hold what is asked for.
     """
     kind = FORMATS[to]
-    axes = [find_axis(warehouse, name) for name in names]
-    if all_layers:
-        axes = [axis for named in axes for axis in _at_every_layer(warehouse, named)]
-    axes = sorted(axes, key=lambda axis: axis.space.layer)
-    _require_one_file(axes, kind)
-    numbered = {
-        number_of(axis.space.layer, kind.convention, axis.space.site): axis for axis in axes
-    }
+    axes = [axis for name in names for axis in find_axes(warehouse, name)]
+    is_subspace = len(axes) > len(names)
+    if is_subspace:
+        if len(names) > 1 or all_layers or to not in _SUBSPACE_FORMATS:
+            raise AxisError(
+                f"a subspace is exported alone, without --all-layers, --to "
+                f"{' or '.join(_SUBSPACE_FORMATS)}, and its axes, {axes[0].name}, as any other"
+            )
+        numbered = dict(enumerate(axes))
+    else:
+        if all_layers:
+            axes = [axis for named in axes for axis in _at_every_layer(warehouse, named)]
+        axes = sorted(axes, key=lambda axis: axis.space.layer)
+        _require_one_file(axes, kind)
+        numbered = {
+            number_of(axis.space.layer, kind.convention, axis.space.site): axis for axis in axes
+        }
     held = {number: axis for number, axis in numbered.items() if number >= kind.min_number}
     refusals = tuple(
         _refusal(axis, number, kind) for number, axis in numbered.items() if number not in held
@@ -58,7 +70,8 @@ def export_axes(
         raise AxisError(refusals[0])
     output.parent.mkdir(parents=True, exist_ok=True)
     with replacing(output) as temporary:
-        kind.file.write(_contents(warehouse, held, kind, is_raw=is_raw), temporary)
+        contents = _contents(warehouse, held, kind, is_raw=is_raw)
+        kind.file.write(replace(contents, is_subspace=is_subspace), temporary)
     return ExportResult(output, kind.usage.replace("PATH", str(output)), refusals)
 
 

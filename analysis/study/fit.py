@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import product
 from typing import Any, TypeVar
 
 import numpy as np
@@ -312,6 +313,7 @@ def fit_native(
     *,
     concepts: Sequence[str] = (),
     method: str = "mean_diff",
+    rank: int | None = None,
     allow_missing: bool = False,
 ) -> list[Axis]:
     """Fit, register and project the direction of a method at every layer that is stored.
@@ -319,7 +321,7 @@ def fit_native(
     That is every block of a model with all layers ingested; an import may bring only some.
     Each direction is projected on the prompts it was fitted on and on the sets of `evaluate`.
     Directions of `concepts`, sets that are stored at the same layers, are fitted and stored in the
-    same pass, and not returned.
+    same pass, and not returned. With `rank`, so is a subspace's basis, which is returned too.
     """
     registered = registered_directions(warehouse, space)
     axes: list[Axis] = []
@@ -349,11 +351,11 @@ def fit_native(
             if len(matrices) > 1 and TokenPooling.find(space.pooling) is None:
                 matrices = read_together(warehouse, at_layer, matrices)
             for concept in fitted:
-                axis = _native_axis(
-                    at_layer, matrices[concept], concept, registered, method, sources
-                )
-                axes.append(axis)
-                for name in dict.fromkeys((concept, *evaluate)):
+                matrix = matrices[concept]
+                fits = [_native_axis(at_layer, matrix, concept, registered, method, sources)]
+                fits += _basis(warehouse, at_layer, matrix, concept, rank)
+                axes += fits
+                for name, axis in product(dict.fromkeys((concept, *evaluate)), fits):
                     prompt_ids[name] = matrices[name].prompt_ids
                     scored[name] += _unprojected(warehouse, axis, matrices[name], counts)
             advance(1)
@@ -403,6 +405,16 @@ def _native_axis(
         sources=sources,
         registered=registered,
     )
+
+
+def _basis(
+    warehouse: Warehouse, space: Space, matrix: Matrix, prompt_set: str, rank: int | None
+) -> list[Axis]:
+    if rank is None:
+        return []
+    from axes.analysis.subspaces import subspace_axes
+
+    return subspace_axes(warehouse, space, matrix, prompt_set, rank)
 
 
 def _aligned_axis(

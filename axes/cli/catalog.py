@@ -40,10 +40,12 @@ if TYPE_CHECKING:
 _STATEMENTS = {
     "axes": """
         select
-            axes.name, axes.axis_id, axes.kind, axes.method, axes.space_model as model, axes.layer,
-            axes.prompt_set
+            coalesce(axes.parameters ->> '$.subspace', axes.name) as name,
+            coalesce(axes.parameters ->> '$.subspace_id', axes.axis_id) as axis_id,
+            axes.kind, axes.method, axes.space_model as model, axes.layer, axes.prompt_set
         from axes left join runs using (run_id)
-        order by axes.kind != 'universal', axes.kind, runs.started_at desc, axes.name, axes.axis_id
+        where axes.kind != 'subspace' or axes.parameters ->> '$.component' = '1'
+        order by axes.kind != 'universal', axes.kind, runs.started_at desc, 1, 2
     """,
     "studies": "from v_studies order by started_at desc, study_id",
     "models": "",

@@ -1,6 +1,7 @@
 """Directions of one model, how two versions differ, and what an axis says of stored rows.
 
-`axes fit`, `axes evaluate`, `axes diff`, `axes score`, `axes calibrate` and `axes transfer`.
+`axes fit`, `axes evaluate`, `axes diff`, `axes angles`, `axes score`, `axes calibrate` and
+`axes transfer`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import click
 
 from axes.analysis.stats import CORRECTIONS
 from axes.cli.options import (
+    AXIS,
     CALIBRATIONS,
     COUNT,
     MODEL,
@@ -118,14 +120,21 @@ def _show_option(statements: dict[str, str]) -> Command:
 @model_argument
 @prompts_option("Labelled prompt set.", required=True)
 @study_options("evaluate", "direction", "site", "pooling", "template", "allow_missing")
+@click.option(
+    "--rank", type=COUNT, help="Also fit the subspace of so many dimensions, an axis for each."
+)
 @memory_limit_option
 @root_option
 @prints
 def fit(model: str, prompts: str, root: Path, **options: Any) -> object:
     """Fit MODEL's direction at every layer, and project the prompts on it.
 
+    With --rank, also the subspace of a concept that has several directions: `axes score` and
+    `export` take its name, and its scores are in `v_subspace_scores`.
+
     \b
     axes fit smollm2-135m --prompts demo_safety
+    axes fit smollm2-135m --prompts demo_safety --rank 3
     axes fit smollm2-135m --prompts demo_safety --direction whitened
     """
     from axes import api
@@ -274,6 +283,24 @@ def diff(
 
 
 @click.command()
+@click.argument("first", type=AXIS)
+@click.argument("second", type=AXIS)
+@with_warehouse
+@prints
+def angles(first: str, second: str, warehouse: Warehouse) -> object:
+    """Print the principal angles between two subspaces (or axes) of one model, layer and site.
+
+    In degrees, the smallest first, next to the 5th percentile of 200 random subspaces.
+
+    \b
+    axes angles subspace/mine/23/demo_safety/rank-3 subspace/mine/23/demo_formality/rank-3
+    """
+    from axes.analysis.subspaces import principal_angles
+
+    return principal_angles(warehouse, first, second)
+
+
+@click.command()
 @axis_argument
 @models_option("Only this model; repeatable.")
 @prompt_sets_option("Only this set; repeatable.")
@@ -285,7 +312,7 @@ def score(axis: str, root: Path, **options: Any) -> object:
     """Project stored activations on AXIS (a name, an id, or the start of one); idempotent.
 
     Models in the axis's space are projected directly, others through their alignment into it. The
-    rows are in `projections`.
+    rows are in `projections`. AXIS may be a subspace: its scores are in `v_subspace_scores`.
 
     \b
     axes score universal/demo/18/demo_safety/lambda-held_out --prompts harmbench

@@ -37,6 +37,7 @@ _SECTIONS = {
         "transfer": ("evaluate", "Does one model's threshold hold on another model?"),
         "drift": ("drift", "Does the projection change while a model generates?"),
         "diff": ("evaluate", "Compare two versions of a model on the same prompts."),
+        "angles": ("evaluate", "Principal angles between two subspaces of one space."),
         "diagnose": ("study", "Find why a model's cosine and AUROC disagree."),
         "explain": ("explain", "Show features, tokens and prompts at the ends of an axis."),
         "report": ("study", "Write a study's tables and charts as one HTML file."),

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
+import scipy.linalg
+from safetensors.numpy import load_file
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import StandardScaler
 
+import axes
+from axes.analysis.registry import read_alignment
 from axes.analysis.stats.auroc import auroc_difference
 from axes.analysis.stats.splits import grouped_folds
 from axes.analysis.subspaces import Subspace, fit_subspace, rank_curve
+from axes.warehouse.handle import Warehouse
+from axes.warehouse.storage.store import store_at
+from tests.commands import ok, printed, refused
+from tests.rows import ask
+from tests.worlds import write_activations, write_model, write_prompt_set
 
 WIDTH = 20
 
@@ -91,3 +105,193 @@ def test_more_dimensions_than_rows_give_the_same_curve():
     narrow, compressed = (rank_curve(each, labels, groups, max_rank=2) for each in (x, wide))
     np.testing.assert_allclose(narrow.scores, compressed.scores, atol=1e-6)
     np.testing.assert_allclose(narrow.angles, compressed.angles, atol=1e-4)
+
+
+def test_few_rows_of_many_dimensions_give_the_same_subspace():
+    x, labels, _ = planted(2, count=30)
+    turn = np.linalg.qr(np.random.default_rng(2).standard_normal((220, 220)))[0]
+    wide = np.hstack([x, np.zeros((len(x), 200))]) @ turn
+    narrow, found = (fit_subspace(each, labels, 2) for each in (x, wide))
+    np.testing.assert_allclose(found.project(wide), narrow.project(x), atol=1e-6)
+    np.testing.assert_allclose(found.basis.T @ found.basis, np.eye(2), atol=1e-9)
+    assert (found.project(wide)[labels].mean(axis=0) > 0).all()
+
+
+NAME = "subspace/mine/0/planted/rank-3"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with a planted subspace of rank 3 on 4,000 pairs, fitted, and 200 held-out pairs."""
+    root = tmp_path_factory.mktemp("subspaces") / "lake"
+    store_at(root).init()
+    write_model(root, "mine", WIDTH, 1)
+    x, labels, _ = planted(3, count=4200)
+    for name, part in (("planted", slice(0, 8000)), ("unseen", slice(8000, None))):
+        write_prompt_set(root, name, len(labels[part]), labels[part])
+        write_activations(root, "mine", 0, name, x[part])
+    axes.fit("mine", "planted", evaluate="unseen", rank=3, root=root)
+    return root
+
+
+def scores_of(root: Path, prompt_set: str) -> dict[str, np.ndarray]:
+    """Columns of `v_subspace_scores` in the order of the prompts."""
+    found = ask(
+        root,
+        "from v_subspace_scores where subspace_name = ? and prompt_set = ? order by prompt_id",
+        [NAME, prompt_set],
+    )
+    return {name: np.array([row[name] for row in found]) for name in found[0]}
+
+
+def test_a_stored_subspace_has_the_coordinates_and_scores_of_plain_numpy(root):
+    x, labels, planted_basis = planted(3, count=4200)
+    x = x.astype(np.float32).astype(np.float64)
+    seen = np.arange(len(x)) < 8000
+    centre = x[seen & ~labels].mean(axis=0)
+    moved = x[seen & labels] - centre
+    excess = moved.T @ moved / len(moved) - np.cov(x[seen & ~labels], rowvar=False)
+    basis = np.linalg.eigh(excess)[1][:, :-4:-1]
+    basis *= np.sign(moved.mean(axis=0) @ basis)
+    basis = basis.astype(np.float32).astype(np.float64)
+    assert np.degrees(scipy.linalg.subspace_angles(basis, planted_basis)).max() < 5
+    along = (x - centre) @ basis
+    features = np.hstack([along, along**2])
+    scaler = StandardScaler().fit(features[seen])
+    probe = LogisticRegression(C=1 / (0.1 * 8000), tol=1e-10, max_iter=1000)
+    probe.fit(scaler.transform(features[seen]), labels[seen])
+    combined = scaler.transform(features) @ probe.coef_[0]
+    combined -= (combined[seen & labels].mean() + combined[seen & ~labels].mean()) / 2
+    for prompt_set, part in (("planted", seen), ("unseen", ~seen)):
+        found = scores_of(root, prompt_set)
+        np.testing.assert_array_equal(found["is_positive"], labels[part])
+        assert (found["is_in_sample"] == (prompt_set == "planted")).all()
+        np.testing.assert_allclose(found["coordinates"], along[part], atol=1e-6)
+        norms = np.linalg.norm(along[part], axis=1)
+        np.testing.assert_allclose(found["norm"], norms, atol=1e-6)
+        np.testing.assert_allclose(found["combination"], combined[part], atol=1e-6)
+        assert roc_auc_score(labels[part], found["norm"]) > 0.95
+
+
+def test_fitting_prints_both_scores_next_to_the_direction_and_fits_once(root):
+    before = sorted(root.rglob("axes/*.parquet"))
+    again = axes.fit("mine", "planted", evaluate="unseen", rank=3, root=root)
+    assert sorted(root.rglob("axes/*.parquet")) == before
+    rows = {row["prompt_set"]: row for row in again.rows}
+    assert rows.keys() == {"planted", "unseen"}
+    for prompt_set, row in rows.items():
+        found = scores_of(root, prompt_set)
+        for score in ("norm", "combination"):
+            area = roc_auc_score(found["is_positive"], found[score])
+            assert row[f"auroc_{score}"] == pytest.approx(area, abs=1e-9)
+        assert row["auroc_direction"] < 0.65 < 0.95 < row["auroc_combination"]
+    assert again.ids == tuple(row["axis_id"] for row in printed_axes(root, "native"))
+
+
+def printed_axes(root: Path, kind: str) -> list[dict]:
+    return [row for row in printed("list", "axes", "--root", root) if row["kind"] == kind]
+
+
+def test_it_is_one_object_by_name_and_by_id(root, tmp_path):
+    (listed,) = printed_axes(root, "subspace")
+    assert listed["name"] == NAME and listed["model"] == "mine"
+    for name in (NAME, listed["axis_id"], listed["axis_id"][:8]):
+        (scored,) = printed("score", name, "--root", root)
+        assert (scored["stored_count"], scored["new_count"]) == (8400, 0)
+    ok("export", NAME, "--to", "safetensors", "-o", tmp_path / "basis.safetensors", "--root", root)
+    exported = load_file(tmp_path / "basis.safetensors")
+    assert exported.keys() == {"subspace"} and exported["subspace"].shape == (3, WIDTH)
+    for place, row in enumerate(exported["subspace"], 1):
+        np.testing.assert_array_equal(row, axes.load_axis(f"{NAME}/{place}", root=root).vector)
+    ok("export", NAME, "--to", "npz", "--raw-norm", "-o", tmp_path / "basis.npz", "--root", root)
+    scaled = np.load(tmp_path / "basis.npz")["subspace"]
+    along = scores_of(root, "planted")
+    lengths = np.sqrt((along["coordinates"][along["is_positive"]] ** 2).mean(axis=0))
+    np.testing.assert_allclose(np.linalg.norm(scaled, axis=1), lengths, rtol=1e-6)
+
+
+def test_principal_angles_are_those_of_an_svd_and_random_ones_are_far(root):
+    axes.fit("mine", "unseen", rank=2, root=root)
+    other = "subspace/mine/0/unseen/rank-2"
+    found = axes.angles(NAME, other, root=root).rows
+    first, second = (
+        np.stack([axes.load_axis(f"{name}/{place}", root=root).vector for place in places], axis=1)
+        for name, places in ((NAME, (1, 2, 3)), (other, (1, 2)))
+    )
+    # Stored in float32, they are unit vectors at right angles only to 7 digits.
+    orthonormal = [np.linalg.qr(np.float64(basis))[0] for basis in (first, second)]
+    cosines = np.linalg.svd(orthonormal[0].T @ orthonormal[1])[1]
+    angles = [row["angle"] for row in found]
+    np.testing.assert_allclose(angles, np.degrees(np.arccos(cosines)), atol=1e-6)
+    assert angles == sorted(angles) and angles[1] < 15
+    assert all(row["random_lower"] > 25 for row in found)
+    # A single axis of the subspace lies in it.
+    (within,) = axes.angles(NAME, f"{NAME}/2", root=root).rows
+    assert within["angle"] < 0.01
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ("fit", "mine", "--prompts", "planted", "--rank", "21"),
+            "20 is the highest rank .* not 21",
+        ),
+        (
+            ("calibrate", NAME, "--prompts", "planted"),
+            f"{NAME} is a subspace: .* {NAME}/1 to {NAME}/3",
+        ),
+        (("export", NAME, "--to", "gguf"), "exported alone.* --to safetensors or npz"),
+        (("export", NAME, f"{NAME}/1", "--to", "npz"), "a subspace is exported alone"),
+        (("export", NAME, "--all-layers", "--to", "npz"), "a subspace is exported alone"),
+        (("angles", NAME, "subspace/mine/0/planted/rank-4"), r"no axis .*did you mean"),
+    ],
+)
+def test_what_does_not_fit_a_subspace_is_refused(root, words, message):
+    assert re.search(message, refused(*words, "--root", root))
+
+
+def test_its_file_is_not_imported_as_directions_of_layers(root, tmp_path):
+    words = ("--to", "safetensors", "-o", tmp_path / "basis.safetensors", "--root", root)
+    ok("export", NAME, *words)
+    assert "cannot be imported" in refused("import", tmp_path / "basis.safetensors", "--root", root)
+
+
+def test_another_model_reaches_it_through_its_alignment(lake):
+    axes.fit("gamma", "labelled", rank=2, root=lake)
+    aligned = "select axis_id, layer from axes where kind = 'aligned' and fitted_model = 'alpha'"
+    (layer,) = {row["layer"] for row in ask(lake, aligned)}
+    name = f"subspace/gamma/{layer}/labelled/rank-2"
+    (scored,) = printed("score", name, "--model", "alpha", "--root", lake)
+    assert scored["new_count"] == scored["stored_count"] > 0
+    warehouse = Warehouse.open(lake)
+    alignment = read_alignment(warehouse, scored["alignment_id"]).fit.alignment
+    found = ask(
+        lake,
+        "select coordinates, vector from v_subspace_scores as scores "
+        "inner join activations using (model, model_id, layer, prompt_id) "
+        "where subspace_name = ? and model = 'alpha' and prompt_set = 'other'",
+        [name],
+    )
+    x = np.array([row["vector"] for row in found], dtype=np.float64)
+    basis = np.stack([axes.load_axis(f"{name}/{i}", root=lake).vector for i in (1, 2)], axis=1)
+    reference = ask(
+        lake,
+        "select vector from activations inner join labels using (prompt_id) "
+        "where model = 'gamma' and layer = ? and prompt_set = 'labelled' and not is_positive",
+        [layer],
+    )
+    centre = np.mean([row["vector"] for row in reference], axis=0, dtype=np.float64)
+    expected = (x @ alignment.weights + alignment.intercept - centre) @ np.float64(basis)
+    np.testing.assert_allclose([row["coordinates"] for row in found], expected, atol=1e-6)
+    assert "no angle: native/alpha" in refused(
+        "angles", f"native/alpha/{layer}/labelled", name, "--root", lake
+    )
+
+
+def test_tokens_have_no_coordinates(lake):
+    message = refused(
+        *("fit", "alpha", "--prompts", "labelled", "--rank", 2),
+        *("--pooling", "tokens_max", "--root", lake),
+    )
+    assert "token" in message

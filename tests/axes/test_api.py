@@ -45,7 +45,7 @@ def shared_axis() -> str:
 
 def test_names_are_stable_and_all_of_them_are_there():
     assert axes.__all__ == [
-        *("AxesError", "Axis", "Direction", "Result", "Study", "calibrate"),
+        *("AxesError", "Axis", "Direction", "Result", "Study", "angles", "calibrate"),
         *("claims", "compare", "concepts", "connect", "diagnose", "diff"),
         *("diff_models", "drift", "evaluate", "explain", "export", "fit"),
         *("import_axes", "import_prompts", "ingest_activations", "ingest_traces"),

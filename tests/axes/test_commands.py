@@ -35,7 +35,7 @@ NAMES = {
     "ingest_traces": "ingest traces",
 }
 ALIKE = {"calibrate", "compare", "diagnose", "drift", "evaluate", "fit", "intervene", "monitor"}
-ALIKE |= {"explain", "log", "plan", "push", "report", "route", "score", "transfer"}
+ALIKE |= {"angles", "explain", "log", "plan", "push", "report", "route", "score", "transfer"}
 COMMANDS = NAMES | {name: name for name in ALIKE}
 # How rows are printed or written to a file, and what only a command does.
 OF_COMMANDS = {"format", "output", "dry_run", "estimate", "teraflops", "cross_completions"}

@@ -52,7 +52,7 @@ FITTED_TABLES = (
         axis_id          text     hash of its inputs and settings
         name             text     kind/model or group/layer/prompt set; may repeat
         kind             text     native, aligned, universal, leave_one_out, random, difference,
-                                  imported
+                                  subspace, imported
         method           text     mean_diff, svd, ...
         space_model      text     the model in whose space the vector lies
         space_model_id   text     its models.model_id

@@ -5,7 +5,8 @@ none; one array of two dimensions has a direction in every row that is not zero.
 
 `safetensors`: tensor `direction`, or `direction.{layer}` where there are several; the card, as
 JSON, in the header's metadata. `npz`: the same arrays, and `card`, a string of JSON. Any file of
-directions is read, a card or none, npy files too, but never a pickled array.
+directions is read, a card or none, npy files too, but never a pickled array. A subspace is written
+as `subspace` [rank, d_model], and not read.
 
 `steering-vectors`: what a `SteeringVector` of that package is made of, which has no file of its
 own. A safetensors file with a tensor for each block, named by its number, and `layer_type` in the
@@ -59,6 +60,10 @@ def read_arrays(named: Mapping[str, np.ndarray], cards: Sequence[Card] = ()) -> 
 
     Raises `AxisError` for other arrays than the module describes: names, shapes and expectation.
     """
+    if cards and "subspace" in named:
+        raise AxisError(
+            "a subspace cannot be imported: fit it from the prompts, or import its axes"
+        )
     vectors: dict[int | None, np.ndarray] = {}
     contents = Contents(vectors, cards[0]["file"]["convention"] if cards else None, cards=cards)
     numbers = {name: re.findall(r"\d+", name) for name in named}
@@ -90,6 +95,8 @@ def read_arrays(named: Mapping[str, np.ndarray], cards: Sequence[Card] = ()) -> 
 
 def _named(contents: Contents) -> dict[str, np.ndarray]:
     """The vectors under the names that this project's own formats give them."""
+    if contents.is_subspace:
+        return {"subspace": contents.matrix(len(contents.vectors))}
     if len(contents.vectors) == 1:
         return {"direction": next(iter(contents.vectors.values()))}
     return {f"direction.{number}": vector for number, vector in contents.vectors.items()}

@@ -43,7 +43,7 @@ class Contents:
     `vectors`. `model_type` is as transformers names it, `model_name` as the file's author did;
     `layer_count` is known when a file is written. `cards` say all that the format does not. `site`
     is that of the file where it names one; `number` is that of all vectors where these are the
-    features of an autoencoder by index.
+    features of an autoencoder by index. `is_subspace`: the vectors are one basis, in order from 0.
     """
 
     vectors: Vectors
@@ -56,6 +56,7 @@ class Contents:
     cards: Sequence[Card] = ()
     site: str | None = None
     number: int | None = None
+    is_subspace: bool = False
 
     def card(self, number: int | None) -> Card | None:
         """The card of one of the vectors: that with its number, or the only one."""

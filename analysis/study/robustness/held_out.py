@@ -59,7 +59,7 @@ from axes.warehouse.progress import track
 from axes.warehouse.writer import content_key
 
 # Raised whenever the metrics of an unchanged definition would change.
-_VERSION = 5
+_VERSION = 6
 MIN_ROWS = 20
 
 
@@ -213,7 +213,10 @@ def _tested_layers(
 
 
 def _rank_rows(space: Space, definition: EvaluationDefinition, first: Matrix) -> list[Evaluation]:
-    """Subspaces by rank (`component`), out of fold: AUROC, gain by the last dimension, angle."""
+    """Subspaces by rank (`component`), out of fold: AUROC, gain by the last dimension, angle.
+
+    `subspace_minus_native` compares with the model's own direction, out of the same folds.
+    """
     if definition.max_rank is None:
         return []
     from axes.analysis.subspaces import rank_curve
@@ -221,6 +224,7 @@ def _rank_rows(space: Space, definition: EvaluationDefinition, first: Matrix) ->
     texts, labels = first.texts.to_pylist(), first.labels
     groups = unsplit_groups(first.groups, texts, least_overlap=definition.least_overlap)
     curve = rank_curve(first.x, labels, groups, max_rank=definition.max_rank, seed=definition.seed)
+    native = select_layers([first.x], labels, groups, seed=definition.seed).cross_validated[0]
     rows, split = [], (labels, groups)
     for index, scores in enumerate(curve.scores):
         row = partial(
@@ -230,16 +234,22 @@ def _rank_rows(space: Space, definition: EvaluationDefinition, first: Matrix) ->
             layer=space.layer,
             is_in_sample=False,
         )
-        area = auroc_interval(scores, *split, is_out_of_fold=True)
+        area, norms = (
+            auroc_interval(each, *split, is_out_of_fold=True)
+            for each in (scores, curve.norms[index])
+        )
+        difference = auroc_difference(scores, native, *split, is_out_of_fold=True)
         rows += [
             row("subspace", "auroc", area),
+            row("subspace_norm", "auroc", norms),
+            row("subspace_minus_native", "auroc_difference", difference),
             row("subspace_shuffled_labels", "auroc", null_interval(curve.shuffled[:, index])),
             row("subspace", "angle_of_halves", Estimate(float(curve.angles[index]))),
         ]
         if index:
             gain = auroc_difference(scores, curve.scores[index - 1], *split, is_out_of_fold=True)
             rows.append(row("subspace_gain", "auroc_difference", gain))
-    return corrected(rows, correction=definition.correction)
+    return corrected(rows, ("scorer", "metric"), definition.correction)
 
 
 def _source_rows(

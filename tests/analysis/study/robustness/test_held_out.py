@@ -65,7 +65,11 @@ def test_ranks_are_rows_on_request_and_leave_the_key_of_other_evaluations(evalua
     # One direction is planted: the second dimension adds nothing, and the halves agree on one.
     assert kept["subspace_gain", "auroc_difference", 2]["lower"] < 0
     assert kept["subspace", "angle_of_halves", 1]["estimate"] < 45
-    assert len(kept) == len(found) == 7
+    # Along one direction both classes differ in their mean: the model's own direction does as well.
+    assert kept["subspace_minus_native", "auroc_difference", 1]["upper"] > -0.02
+    # The norm ignores the side.
+    assert kept["subspace_norm", "auroc", 1]["estimate"] < first["estimate"]
+    assert len(kept) == len(found) == 11
 
 
 def test_in_sample_figures_are_labelled_so_and_only_beside_held_out_ones(evaluated):
