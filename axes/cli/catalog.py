@@ -40,8 +40,9 @@ if TYPE_CHECKING:
 _STATEMENTS = {
     "axes": """
         select
-            coalesce(axes.parameters ->> '$.subspace', axes.name) as name,
-            coalesce(axes.parameters ->> '$.subspace_id', axes.axis_id) as axis_id,
+            if(axes.kind = 'subspace', axes.parameters ->> '$.subspace', axes.name) as name,
+            if(axes.kind = 'subspace', axes.parameters ->> '$.subspace_id', axes.axis_id)
+                as axis_id,
             axes.kind, axes.method, axes.space_model as model, axes.layer, axes.prompt_set
         from axes left join runs using (run_id)
         where axes.kind != 'subspace' or axes.parameters ->> '$.component' = '1'
