@@ -19,10 +19,11 @@ from jaxtyping import Bool, Float, Int
 from axes.analysis import activations
 from axes.analysis.activations import Space, count_prompts, find_space, number_groups
 from axes.analysis.token_rows import TokenRows, text_array, token_prompts
-from axes.warehouse.axes import Axis, Scored, find_axes, read_axis_readout, write_projections
+from axes.warehouse.axes import Axis, find_axes, read_axis_readout
 from axes.warehouse.errors import CoverageError, LabelError, NoAlignmentError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.layers import TokenPooling, layer_batches
+from axes.warehouse.projections import Scored, write_projections
 from axes.warehouse.writer import content_key
 
 

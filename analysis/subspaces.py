@@ -114,7 +114,8 @@ def rank_curve(
     angles = [halves[0].cut(rank).angles(halves[1].cut(rank))[0] for rank in range(1, max_rank + 1)]
     shuffled = shuffled_labellings(labels, groups, _SHUFFLES, random)
     nulls = np.stack([aurocs(scores_of(kinds)[0], kinds) for kinds in shuffled])
-    return RankCurve(*scores_of(labels), nulls, np.array(angles))
+    scores, norms = scores_of(labels)
+    return RankCurve(scores, norms, nulls, np.array(angles))
 
 
 def _with_squares(along: Float[np.ndarray, "row rank"]) -> Float[np.ndarray, "row feature"]:

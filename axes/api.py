@@ -346,10 +346,11 @@ def fit(
     space = find_space(warehouse, known_as(model), **where)
     for name in (prompts, *evaluate):
         count_prompts(warehouse, name)
-    fitted_on = {"model": model, "prompts": prompts, "evaluate": evaluate, "direction": direction}
+    fitted_on: dict[str, Any] = {"model": model, "prompts": prompts, "evaluate": evaluate}
+    fitted_on["direction"] = direction
     if rank is not None:
         fitted_on["rank"] = rank
-    options = {"method": direction, "rank": rank, "allow_missing": allow_missing}
+    options: dict[str, Any] = {"method": direction, "rank": rank, "allow_missing": allow_missing}
     with warehouse.run("fit", {**fitted_on, **where}) as run:
         fitted = fit_native(warehouse, run, space, prompts, evaluate, **options)
     ids = tuple(axis.axis_id for axis in fitted if axis.kind == "native")

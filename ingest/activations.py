@@ -261,7 +261,7 @@ def _plan(
         texts = {each.prompt_id: each.text for each in prompts if job.shard.takes(each.prompt_id)}
         with run.stage("plan"):
             missing = missing_items(requested, texts, stored.at_start)
-        is_whole = missing and request.shares_prefix
+        is_whole = bool(missing) and request.shares_prefix
         with run.stage("tokenise"):
             rendered = job.render_usable(
                 texts if is_whole else {prompt_id: texts[prompt_id] for prompt_id in missing},
@@ -271,9 +271,9 @@ def _plan(
                 skipped=run.skipped,
             )
         groups = list(_groups(rendered, missing, request))
-        prompts = [prompt for group in groups for prompt in group.rendered.values()]
-        tokens = sum(len(prompt.token_ids) for prompt in prompts)
-        yield Part(groups, tokens, not missing, len(texts), len(prompts))
+        new = [row for group in groups for row in group.rendered.values()]
+        tokens = sum(len(row.token_ids) for row in new)
+        yield Part(groups, tokens, not missing, len(texts), len(new))
 
 
 class _Prepared(NamedTuple):

@@ -5,7 +5,7 @@ reaches it through the same alignment (docs/decisions/0014-one-map-to-an-axis.md
 
 An axis lies in the space of one model. Any other model is mapped there first, `x -> x W + b`, and
 since `(x W + b) . u = x . (W u) + b . u` one vector and one offset in the model's own space give
-the same projection: `AxisReadout`. Analysis and ingest make rows of `projections` here (`Scored`).
+the same projection: `AxisReadout`.
 """
 
 from __future__ import annotations
@@ -16,18 +16,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from jaxtyping import Float
 
 from axes.warehouse.connection import vectors
 from axes.warehouse.errors import AxisError, LayerError, NoAlignmentError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.names import RESID_POST, did_you_mean
-from axes.warehouse.storage.store import committing, store_at
 from axes.warehouse.tables.schemas import TABLES
 
 if TYPE_CHECKING:
-    from axes.warehouse.runs import Run
+    from axes.warehouse.projections import Scored
 
 # What these functions read: a warehouse opened with these tables only is enough for them.
 AXIS_TABLES = ("axes", "alignments", "evaluations", "models", "projections", "runs")
@@ -155,34 +153,10 @@ class AxisReadout:
 
     def project(self, x: Float[np.ndarray, "row d_model"]) -> Scored:
         """The projections of block outputs."""
+        from axes.warehouse.projections import Scored  # Not for those that only read axes.
+
         values = x @ self.vector + self.offset
         return Scored(self.axis_id, self.layer, values, self.alignment_id)
-
-
-@dataclass(frozen=True, eq=False)
-class Scored:
-    """One projection per prompt on an axis; `alignment_id` names the map applied first, if any."""
-
-    axis_id: str
-    layer: int
-    values: Float[np.ndarray, " row"]
-    alignment_id: str | None = None
-
-    def rows(self, prompt_ids: pa.Array, model_id: str, run_id: str) -> pa.Table:
-        """As rows of `projections`."""
-        from axes.warehouse.writer import rows_table  # Not for those that only read axes.
-
-        return rows_table(
-            "projections",
-            [],
-            prompt_id=prompt_ids,
-            projection=self.values,
-            axis_id=self.axis_id,
-            model_id=model_id,
-            layer=self.layer,
-            alignment_id=self.alignment_id,
-            run_id=run_id,
-        )
 
 
 def find_axis(warehouse: Warehouse, name: str) -> Axis:
@@ -446,42 +420,6 @@ def read_axis_readouts(
     ]
     by_key = {readout.key: readout for readout in readouts}
     return sorted(by_key.values(), key=lambda readout: (readout.layer, readout.axis_id))
-
-
-def write_projections(
-    warehouse: Warehouse,
-    run: Run,
-    space: Space,
-    prompt_ids: Sequence[str],
-    scored: Sequence[Scored],
-) -> None:
-    """Add projections of one model's prompts; stored ones stay, as prompt sets may overlap."""
-    from axes.warehouse.writer import content_key
-
-    names = pa.array(prompt_ids, pa.string())
-    # An ingest may be writing projections of the same model.
-    with committing(warehouse.root, space.model):
-        store_at(warehouse.root).refresh("projections")
-        stored = warehouse.query(
-            """
-            select axis_id, prompt_id
-            from projections
-            where model = ? and model_id = ? and list_contains(?, axis_id)
-            """,
-            [space.model, space.model_id, [item.axis_id for item in scored]],
-        )
-        tables, written = [], []
-        for item in scored:
-            on_axis = stored.filter(pc.equal(stored["axis_id"], item.axis_id))["prompt_id"]
-            is_new = pc.invert(pc.is_in(names, on_axis.combine_chunks()))
-            if len(new := names.filter(is_new)):
-                values = item.values[is_new.to_numpy(False)]
-                tables.append(replace(item, values=values).rows(new, space.model_id, run.run_id))
-                written.append((item.axis_id, content_key(new.to_pylist())))
-        if tables:
-            name = content_key(written)
-            warehouse.write("projections", tables, name=name, partition=space.model)
-    run.rows += sum(len(table) for table in tables)
 
 
 def _pull_back(

@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote
 import pyarrow.parquet as pq
 
 from axes.warehouse.errors import RootError
-from axes.warehouse.files import (
+from axes.warehouse.storage.files import (
     LOCKS,
     RETIRED,
     TEMPORARY,

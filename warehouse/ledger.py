@@ -24,7 +24,8 @@ from typing import Literal, NotRequired, TypedDict
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from axes.warehouse.errors import RootError
-from axes.warehouse.files import (
+from axes.warehouse.render import echo
+from axes.warehouse.storage.files import (
     LOCKS,
     TEMPORARY,
     make_folder,
@@ -32,7 +33,6 @@ from axes.warehouse.files import (
     require_no_link,
     sync_folder,
 )
-from axes.warehouse.render import echo
 
 LEDGER = ".ledger"
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from axes.warehouse.errors import MAX_MESSAGE, QueryError
-from axes.warehouse.files import replacing
+from axes.warehouse.storage.files import replacing
 
 if TYPE_CHECKING:
     # Imported where rows are printed: every command imports this module for `--help`.

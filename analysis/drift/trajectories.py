@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float, Int
 
 from axes.warehouse.axes import Axis, AxisReadout
 from axes.warehouse.errors import AxisError, CoverageError, LabelError
-from axes.warehouse.files import replacing
 from axes.warehouse.handle import Warehouse
+from axes.warehouse.storage.files import replacing
 from axes.warehouse.writer import content_key
 
 # In `generations.source`: the text was generated under this id, for another prompt.

@@ -31,10 +31,10 @@ from axes.analysis.exchange.card import LAYER_CONVENTION
 from axes.analysis.exchange.formats.contents import Card
 from axes.analysis.exchange.formats.hub_folder import write_dataset_card
 from axes.warehouse.errors import CoverageError, RootError
-from axes.warehouse.files import replacing
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.layers import stored_layers
 from axes.warehouse.progress import track
+from axes.warehouse.storage.files import replacing
 
 # The file of a data set on the hub.
 DATA_FILE = "activations.parquet"

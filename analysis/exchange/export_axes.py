@@ -13,8 +13,8 @@ from axes.analysis.exchange.formats import FORMATS, Format
 from axes.analysis.exchange.formats.contents import Card, Contents, number_of
 from axes.warehouse.axes import Axis, find_axes, read_axes
 from axes.warehouse.errors import AxisError
-from axes.warehouse.files import replacing
 from axes.warehouse.handle import Warehouse
+from axes.warehouse.storage.files import replacing
 
 _SUBSPACE_FORMATS = ("safetensors", "npz")
 

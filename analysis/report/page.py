@@ -37,8 +37,8 @@ from axes.analysis.report.section import (
 )
 from axes.analysis.study.evaluations import stored_parameters
 from axes.warehouse.connection import Connection
-from axes.warehouse.files import replacing
 from axes.warehouse.render import finite, render, visible
+from axes.warehouse.storage.files import replacing
 
 # Run at the end of the bundle, where the libraries have these names.
 _SET_GLOBALLY = "window.vegaEmbed = vegaEmbed;"

@@ -16,8 +16,8 @@ from axes.analysis.report.section import (
 from axes.analysis.study.claims import ClaimTable, claim_tables
 from axes.warehouse.connection import Connection, connect, query, rows
 from axes.warehouse.errors import AxesError
-from axes.warehouse.files import replacing
 from axes.warehouse.render import markdown_text, render, visible
+from axes.warehouse.storage.files import replacing
 
 # Markdown has no rows of a chart with more: the page draws them.
 _MAX_ROWS = 500

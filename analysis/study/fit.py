@@ -40,11 +40,11 @@ from axes.analysis.registry import (
 )
 from axes.analysis.stats.auroc import Scores, auroc
 from axes.analysis.study.definition import MIN_ALIGNMENT_ROWS, StudyDefinition
-from axes.warehouse.axes import Scored, write_projections
 from axes.warehouse.errors import CoverageError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.layers import TokenPooling
 from axes.warehouse.progress import track
+from axes.warehouse.projections import Scored, write_projections
 from axes.warehouse.runs import Run
 from axes.warehouse.writer import content_key
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from axes.warehouse import layout
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import RootError
-from axes.warehouse.files import LOCKS
 from axes.warehouse.layout import MARKER, init_root, partition_folder, require_root
+from axes.warehouse.storage.files import LOCKS
 from axes.warehouse.tables.schemas import SCHEMA_VERSION, TABLES
 from tests.rows import file_bytes, put
 

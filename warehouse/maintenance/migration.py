@@ -21,7 +21,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from axes.warehouse.errors import RootError
-from axes.warehouse.files import make_folder, replacing, sync_folder
 from axes.warehouse.layout import (
     read_version,
     require_no_links,
@@ -36,6 +35,7 @@ from axes.warehouse.ledger import (
     locked,
     write_ledger,
 )
+from axes.warehouse.storage.files import make_folder, replacing, sync_folder
 from axes.warehouse.storage.store import data_files, filled_files, maintenance_lock
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import SCHEMA_VERSION, TABLES

@@ -17,7 +17,6 @@ from urllib.parse import unquote
 
 from axes.warehouse import ledger
 from axes.warehouse.errors import RootError
-from axes.warehouse.files import LOCKS, make_folder, sync_folder
 from axes.warehouse.layout import (
     MARKER,
     empty_file,
@@ -27,6 +26,7 @@ from axes.warehouse.layout import (
     write_empty_file,
 )
 from axes.warehouse.ledger import Entry, Record, read_ledger, removing, sha256, writing
+from axes.warehouse.storage.files import LOCKS, make_folder, sync_folder
 from axes.warehouse.storage.store import LocalStore, data_files
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import TABLES

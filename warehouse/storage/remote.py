@@ -21,7 +21,6 @@ from urllib.parse import quote
 import pyarrow.parquet as pq
 
 from axes.warehouse.errors import RootError
-from axes.warehouse.files import QUARANTINE, TEMPORARY, make_folder
 from axes.warehouse.layout import (
     EMPTY_FILE,
     MARKER,
@@ -35,6 +34,7 @@ from axes.warehouse.ledger import Entry, Record
 from axes.warehouse.render import echo
 from axes.warehouse.settings import cache_folder
 from axes.warehouse.storage.delta_log import DeltaLog, file_name, object_name
+from axes.warehouse.storage.files import QUARANTINE, TEMPORARY, make_folder
 from axes.warehouse.storage.filesystem import PROTOCOL, LakeFileSystem
 from axes.warehouse.storage.leases import FOLDER, Lease, is_alive, leased
 from axes.warehouse.storage.objects import Objects

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from axes.warehouse import layout
 from axes.warehouse.errors import RootError
-from axes.warehouse.files import make_folder, sync_folder
+from axes.warehouse.storage.files import make_folder, sync_folder
 from axes.warehouse.storage.roots import RemoteRoot
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import TABLES

@@ -25,9 +25,9 @@ from pathlib import Path
 import duckdb
 
 from axes.warehouse.errors import ConfigError, QueryError
-from axes.warehouse.files import replacing
 from axes.warehouse.names import sql_literal
 from axes.warehouse.settings import cache_folder
+from axes.warehouse.storage.files import replacing
 from axes.warehouse.tables.comments import comment_statements, without_comments
 from axes.warehouse.tables.schemas import TABLES
 
