@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -346,13 +347,11 @@ def fit(
     space = find_space(warehouse, known_as(model), **where)
     for name in (prompts, *evaluate):
         count_prompts(warehouse, name)
-    fitted_on: dict[str, Any] = {"model": model, "prompts": prompts, "evaluate": evaluate}
-    fitted_on["direction"] = direction
-    if rank is not None:
-        fitted_on["rank"] = rank
-    options: dict[str, Any] = {"method": direction, "rank": rank, "allow_missing": allow_missing}
-    with warehouse.run("fit", {**fitted_on, **where}) as run:
-        fitted = fit_native(warehouse, run, space, prompts, evaluate, **options)
+    fitted_on = {"model": model, "prompts": prompts, "evaluate": evaluate, "direction": direction}
+    of_rank = {} if rank is None else {"rank": rank}
+    with warehouse.run("fit", {**fitted_on, **of_rank, **where}) as run:
+        fitting = partial(fit_native, method=direction, rank=rank, allow_missing=allow_missing)
+        fitted = fitting(warehouse, run, space, prompts, evaluate)
     ids = tuple(axis.axis_id for axis in fitted if axis.kind == "native")
     of_directions = f"axis_id in ({', '.join(map(sql_literal, ids))})"
     sql = (

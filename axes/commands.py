@@ -110,7 +110,7 @@ def diff_models(
     return result_of("diff", locals())
 
 
-def angles(first: str, second: str, *, root: Folder | None = None) -> Result:
+def angles(axis_a: str, axis_b: str, *, root: Folder | None = None) -> Result:
     """Principal angles in degrees between two subspaces or axes, the smallest first, with a null.
 
     Raises `AxisError` unless both lie in one model version's space at one layer and site.

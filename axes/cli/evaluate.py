@@ -283,11 +283,11 @@ def diff(
 
 
 @click.command()
-@click.argument("first", type=AXIS)
-@click.argument("second", type=AXIS)
+@click.argument("axis_a", type=AXIS)
+@click.argument("axis_b", type=AXIS)
 @with_warehouse
 @prints
-def angles(first: str, second: str, warehouse: Warehouse) -> object:
+def angles(axis_a: str, axis_b: str, warehouse: Warehouse) -> object:
     """Print the principal angles between two subspaces (or axes) of one model, layer and site.
 
     In degrees, the smallest first, next to the 5th percentile of 200 random subspaces.
@@ -297,7 +297,7 @@ def angles(first: str, second: str, warehouse: Warehouse) -> object:
     """
     from axes.analysis.subspaces import principal_angles
 
-    return principal_angles(warehouse, first, second)
+    return principal_angles(warehouse, axis_a, axis_b)
 
 
 @click.command()

@@ -137,7 +137,9 @@ final as (
     where
         areas.scorer in ('universal', 'leave_one_out')
         -- Their mean inner product with the axis is in proportion to the weights' sum.
-        and abs(list_sum(json_extract(axes.parameters, '$.weights')::double[])) < 1e-6
+        and abs(list_sum(json_extract(
+            try_cast(axes.parameters as json), '$.weights'
+        )::double[])) < 1e-6
     union all by name
     select
         study_id,

@@ -13,6 +13,14 @@
 -- is_in_sample: the subspace was fitted on this prompt
 create view v_subspace_scores as
 with
+described as (
+    select
+        axis_id,
+        try_cast(parameters as json) as parameters
+    from stg_axes
+    where kind = 'subspace'
+),
+
 basis as (
     select
         axis_id,
@@ -23,8 +31,7 @@ basis as (
         (parameters ->> '$.offset')::double as zero,
         (parameters -> '$.weights')::double[] as weights,
         (parameters ->> '$.intercept')::double as intercept
-    from stg_axes
-    where kind = 'subspace'
+    from described
 ),
 
 collected as (

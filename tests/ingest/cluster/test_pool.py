@@ -142,10 +142,10 @@ def test_rows_that_another_job_stored_meanwhile_are_not_stored_twice(root, llama
     put_texts(root, TEXTS)
     request, poolings = for_texts(), {"last5_mean": POOLINGS["last5_mean"]}
     job, run = open_job(root, llama, request), Run(root, "test", {})
-    stored = _stored(job, request, run)
-    (part,) = _plan(job, request, poolings, run, stored)
+    stored = _stored(job, request, {}, run)
+    (part,) = _plan(job, request, poolings, {}, run, stored)
     session, outbox = (
-        Session(run, loaded_on_cpu(llama), request, poolings),
+        Session(run, loaded_on_cpu(llama), request, poolings, {}),
         Outbox(root, llama.name),
     )
     for group in part.groups:
