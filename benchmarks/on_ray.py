@@ -71,7 +71,7 @@ def _planned_megabytes(root: Path, model: Path) -> float:
     job, run = open_job(root, resolve(str(model)), request), Run(root, "plan", {})
     poolings = {name: POOLINGS[name] for name in request.poolings}
     planned = 0
-    for part in _plan(job, request, poolings, run, _stored(job, request, run)):
+    for part in _plan(job, request, poolings, {}, run, _stored(job, request, {}, run)):
         for group in part.groups:
             batches = Session.whole_batches(group, request, lambda *_: 0)
             planned += sum(len(batch.names) for batch in batches)
