@@ -18,12 +18,12 @@ from packaging.requirements import Requirement
 
 from axes.ingest.labels.judge import KEY_VARIABLES
 from axes.warehouse.errors import RootError
-from axes.warehouse.layout import read_version, require_root
-from axes.warehouse.ledger import held_locks
 from axes.warehouse.maintenance.statistics import statistics
 from axes.warehouse.names import did_you_mean
 from axes.warehouse.progress import byte_text
 from axes.warehouse.settings import SETTINGS, cache_folder, config_files
+from axes.warehouse.storage.layout import read_version, require_root
+from axes.warehouse.storage.ledger import held_locks
 from axes.warehouse.storage.roots import RemoteRoot
 from axes.warehouse.storage.store import store_at
 from axes.warehouse.tables.schemas import SCHEMA_VERSION

@@ -25,8 +25,8 @@ from axes.analysis.projections import project_stored, score
 from axes.analysis.stats.auroc import auroc_interval
 from axes.warehouse.connection import connect, query
 from axes.warehouse.handle import Warehouse
-from axes.warehouse.layout import init_root
 from axes.warehouse.maintenance.check import check
+from axes.warehouse.storage.layout import init_root
 from benchmarks.ingest.workload import Workload, workload
 from benchmarks.run import Figure, seconds
 from benchmarks.warehouse import write_activations, write_prompts

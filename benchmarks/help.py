@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from axes.warehouse.connection import connect
-from axes.warehouse.layout import init_root
+from axes.warehouse.storage.layout import init_root
 from benchmarks.run import Figure, alternate, median_figure, python, ratios, seconds
 
 ROUNDS = 11

@@ -37,7 +37,7 @@ PARTS = {
         ["tests/warehouse", "tests/ingest/test_activations.py", "tests/ingest/test_kill.py"],
     ),
     "ledger": (
-        "warehouse/ledger.py",
+        "warehouse/storage/ledger.py",
         ["tests/warehouse", "tests/ingest/test_activations.py", "tests/ingest/test_kill.py"],
     ),
 }

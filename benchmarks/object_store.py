@@ -25,12 +25,12 @@ import numpy as np
 from axes.ingest.forward.activation_keys import stored_items
 from axes.warehouse.connection import connect
 from axes.warehouse.layers import layer_batches
-from axes.warehouse.layout import init_root
-from axes.warehouse.ledger import Record
 from axes.warehouse.maintenance.compaction import compact
 from axes.warehouse.maintenance.subset import subset
 from axes.warehouse.storage import store
 from axes.warehouse.storage.delta_log import DeltaLog
+from axes.warehouse.storage.layout import init_root
+from axes.warehouse.storage.ledger import Record
 from axes.warehouse.storage.objects import Objects
 from axes.warehouse.storage.roots import RemoteRoot, root_path
 from axes.warehouse.tables.schemas import TABLES

@@ -19,8 +19,8 @@ from axes.ingest.models.registry import resolve
 from axes.ingest.prompts import import_ready_sets
 from axes.ingest.requests import LOCAL, ActivationRequest, Placement
 from axes.warehouse.handle import Warehouse
-from axes.warehouse.layout import init_root
 from axes.warehouse.runs import Run
+from axes.warehouse.storage.layout import init_root
 from benchmarks.run import Figure, median_figure, process_megabytes, python, ratios
 from benchmarks.warehouse import write_prompts
 from tests.tiny_models import save_tiny

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from axes.warehouse.connection import connect, connect_tables, query
 from axes.warehouse.layers import layer_batches
-from axes.warehouse.layout import init_root
+from axes.warehouse.storage.layout import init_root
 from axes.warehouse.tables.index import INDEX
 from axes.warehouse.writer import rows_table, write_rows
 from benchmarks import object_store, on_ray

@@ -25,7 +25,7 @@ from axes.analysis.activations import Space
 from axes.analysis.projections import project_stored
 from axes.warehouse.connection import connect, query, rows
 from axes.warehouse.handle import Warehouse
-from axes.warehouse.layout import init_root, partition_folder
+from axes.warehouse.storage.layout import init_root, partition_folder
 from axes.warehouse.tables.catalog import sql_files
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import content_key, rows_table, vector_array, write_rows

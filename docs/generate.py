@@ -20,7 +20,7 @@ import click
 
 from axes.cli.main import cli
 from axes.warehouse.connection import connect, rows
-from axes.warehouse.layout import init_root
+from axes.warehouse.storage.layout import init_root
 from axes.warehouse.tables.catalog import SQL_FOLDER, check_rules, sql_files
 from axes.warehouse.tables.comments import read_header
 from axes.warehouse.tables.fitted import FITTED_TABLES

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 
 from axes.ingest.models.load import require_layers
 from axes.warehouse.handle import Warehouse
-from axes.warehouse.layout import partition_folder
 from axes.warehouse.progress import byte_text
+from axes.warehouse.storage.layout import partition_folder
 from axes.warehouse.storage.store import store_at
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import ROW_GROUP_BYTES

@@ -125,7 +125,7 @@ class ActivationRequest(ModelRequest):
     )
     axes: Sequence[str] = option(
         (),
-        "Store projections on this axis (name or id) and no vectors; repeatable.",
+        "Store projections on this axis or subspace (name or id) and no vectors; repeatable.",
         names="axis",
         flag="--axis",
     )
@@ -151,7 +151,7 @@ class TokenRequest(ModelRequest):
     )
     axes: Sequence[str] = option(
         (),
-        "Store projections on this axis (name or id) and no vectors; repeatable.",
+        "Store projections on this axis or subspace (name or id) and no vectors; repeatable.",
         names="axis",
         flag="--axis",
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from axes.ingest.forward.activation_keys import Items
-from axes.warehouse.layout import partition_folder
+from axes.warehouse.storage.layout import partition_folder
 from axes.warehouse.storage.store import committing, store_at
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import SentFile, send_rows, write_rows

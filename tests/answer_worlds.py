@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import expit
 
-from axes.warehouse.layout import init_root
+from axes.warehouse.storage.layout import init_root
 from tests.rows import put
 
 AXIS = "axis-universal"

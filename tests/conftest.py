@@ -20,8 +20,8 @@ from hypothesis import HealthCheck, settings
 
 from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.run import run_study
-from axes.warehouse.layout import init_root
 from axes.warehouse.settings import SETTINGS
+from axes.warehouse.storage.layout import init_root
 from axes.warehouse.storage.roots import root_path
 from axes.warehouse.storage.store import store_at
 from tests.once import made_once

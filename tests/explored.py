@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from axes.warehouse.layout import init_root
+from axes.warehouse.storage.layout import init_root
 from tests.drifting import plant
 from tests.rows import put
 

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from axes.warehouse.connection import connect, query
-from axes.warehouse.layout import init_root
+from axes.warehouse.storage.layout import init_root
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import content_key, write_rows
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from axes.warehouse.layout import init_root
+from axes.warehouse.storage.layout import init_root
 from axes.warehouse.writer import rows_table, vector_array, write_rows
 from tests.rows import full
 from tests.worlds import prompt_ids, write_activations, write_model, write_prompt_set

@@ -42,9 +42,9 @@ from axes.warehouse.connection import (
     vectors,
 )
 from axes.warehouse.errors import ModelError, QueryError, RootError
-from axes.warehouse.layout import partition_folder
 from axes.warehouse.names import TOKEN_POOLINGS
 from axes.warehouse.storage.files import make_folder
+from axes.warehouse.storage.layout import partition_folder
 from axes.warehouse.storage.store import Store, store_at
 from axes.warehouse.tables.schemas import TABLES
 

@@ -24,10 +24,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from axes.warehouse.errors import NonFiniteError, RootError
-from axes.warehouse.layout import EMPTY_FILE, partition_folder, partition_value
-from axes.warehouse.ledger import Record, record
 from axes.warehouse.names import STORE_DTYPES
 from axes.warehouse.storage.files import TEMPORARY, make_folder
+from axes.warehouse.storage.layout import EMPTY_FILE, partition_folder, partition_value
+from axes.warehouse.storage.ledger import Record, record
 from axes.warehouse.storage.roots import RemoteRoot
 from axes.warehouse.storage.store import store_at
 from axes.warehouse.tables.columns import VECTOR, Table

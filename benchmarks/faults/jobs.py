@@ -23,13 +23,13 @@ import axes.analysis.report.report
 import axes.analysis.routing.routing
 import axes.analysis.study.run
 import axes.cli.catalog
-import axes.cli.drift
 import axes.cli.evaluate
 import axes.cli.exchange
+import axes.cli.generation.drift
+import axes.cli.generation.intervene
+import axes.cli.generation.label
+import axes.cli.generation.route
 import axes.cli.ingest
-import axes.cli.intervene
-import axes.cli.label
-import axes.cli.route
 import axes.cli.study
 import axes.cli.warehouse
 import axes.ingest.activation_writer
@@ -47,8 +47,8 @@ import axes.warehouse.maintenance.subset
 import axes.warehouse.maintenance.vacuum
 from axes.cli.main import cli, main
 from axes.warehouse.errors import AxesError
-from axes.warehouse.layout import MARKER, require_root
 from axes.warehouse.maintenance.check import FILE_CHECKS, check, inspect_files
+from axes.warehouse.storage.layout import MARKER, require_root
 from axes.warehouse.storage.store import data_files
 from axes.warehouse.tables.columns import TIME, VECTOR
 from axes.warehouse.tables.schemas import TABLES

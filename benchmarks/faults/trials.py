@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from axes.warehouse.layout import EMPTY_FILE
+from axes.warehouse.storage.layout import EMPTY_FILE
 from axes.warehouse.tables.schemas import TABLES
 from benchmarks.faults.commands import Command, Stages
 from benchmarks.faults.disk import Fault

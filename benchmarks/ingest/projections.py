@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from axes.warehouse.layout import partition_folder
+from axes.warehouse.storage.layout import partition_folder
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import rows_table, vector_array, write_rows
 from benchmarks.ingest.workload import Workload, workload

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from axes.ingest.requests import ActivationRequest
-from axes.warehouse.axes import AXIS_TABLES, Axis, AxisReadout, find_axis, read_axis_readout
+from axes.warehouse.axes import AXIS_TABLES, Axis, AxisReadout, find_axes, read_axis_readout
 from axes.warehouse.errors import AxisError
 from axes.warehouse.handle import Warehouse
 from axes.warehouse.tables.index import stored_keys
@@ -65,7 +65,7 @@ def requested_axes(root: Path, request: ActivationRequest, poolings: Iterable[st
         )
     asked = {"template": [request.rendering.name], "pooling": poolings, "site": request.sites}
     warehouse = Warehouse.open_tables(root, *AXIS_TABLES)
-    axes = [find_axis(warehouse, name) for name in request.axes]
+    axes = [axis for name in request.axes for axis in find_axes(warehouse, name)]
     for axis, (option, values) in itertools.product(axes, asked.items()):
         if (value := getattr(axis.space, option)) not in values:
             raise AxisError(

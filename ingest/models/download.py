@@ -31,10 +31,10 @@ from filelock import FileLock
 from axes.ingest.models.config import load_tokenizer, loading, read_weights, without_weights
 from axes.ingest.models.hub import Repository, begin_downloads, cached_config, download
 from axes.warehouse.errors import ModelError
-from axes.warehouse.ledger import acquire
 from axes.warehouse.progress import announce, byte_text, track, waiting
 from axes.warehouse.settings import cache_folder
 from axes.warehouse.storage.files import replacing
+from axes.warehouse.storage.ledger import acquire
 
 if TYPE_CHECKING:
     import torch

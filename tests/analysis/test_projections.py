@@ -11,7 +11,7 @@ from axes.analysis.projections import ModelScore, score
 from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.run import run_study
 from axes.warehouse.errors import AxisError, NoAlignmentError, PromptError
-from axes.warehouse.layout import EMPTY_FILE
+from axes.warehouse.storage.layout import EMPTY_FILE
 from tests.rows import ask
 from tests.worlds import define_study, make_world
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from axes.doctor import FAIL, NOTE, PASS, Finding, examine
-from axes.warehouse.layout import init_root
-from axes.warehouse.ledger import locked
+from axes.warehouse.storage.layout import init_root
+from axes.warehouse.storage.ledger import locked
 from tests.commands import axes, ok
 
 TOKEN = "hf_secretsecretsecretsecretsecretsec"

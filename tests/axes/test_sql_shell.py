@@ -23,7 +23,7 @@ from prompt_toolkit.output import DummyOutput
 from axes.sql_completion import Catalog, SqlCompleter
 from axes.sql_shell import _COMMANDS, Shell, is_complete, run_shell
 from axes.warehouse.connection import Connection, connect_unlocked
-from axes.warehouse.layout import init_root
+from axes.warehouse.storage.layout import init_root
 from tests.rows import put
 
 Typed = Callable[..., tuple[str, str]]

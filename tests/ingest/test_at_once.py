@@ -18,8 +18,8 @@ from axes.ingest.generation.traces import ingest_traces
 from axes.ingest.models.load import LoadedModel
 from axes.ingest.models.registry import ModelSpec
 from axes.ingest.requests import ActivationRequest, TraceRequest
-from axes.warehouse.layout import init_root
 from axes.warehouse.maintenance.merge import merge
+from axes.warehouse.storage.layout import init_root
 from tests.ingest.conftest import (
     ImportTexts,
     activation_rows,

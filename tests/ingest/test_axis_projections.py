@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,14 @@ def test_rows_are_the_products_of_the_vectors_and_those_of_score(
     for key, row in rows.items():
         assert row.pop("projection") == pytest.approx(scored[key].pop("projection"), rel=1e-5)
         assert row == scored[key]
+
+
+def test_a_subspace_is_all_its_axes(root: Path, llama: ModelSpec) -> None:
+    for place in (1, 2):
+        described = {"subspace": "both", "subspace_id": "id-both", "component": place, "rank": 2}
+        put_axis(root, llama, f"both/{place}", 1, kind="subspace", parameters=json.dumps(described))
+    assert ingest_texts(root, llama, axes=["both"]).rows == 2 * len(TEXTS)
+    assert {axis_id for axis_id, _ in projections(root)} == {"id-both/1", "id-both/2"}
 
 
 def test_vectors_are_rounded_before_they_are_projected(

@@ -12,7 +12,7 @@ from axes.ingest.cost import Cost, measure_stored
 from axes.ingest.model_estimate import plan_models
 from axes.ingest.requests import PlanRequest
 from axes.warehouse.errors import AxesError, LayerError
-from axes.warehouse.layout import partition_folder
+from axes.warehouse.storage.layout import partition_folder
 from axes.warehouse.tables.schemas import TABLES
 from tests import commands
 from tests.ingest.conftest import put_texts

@@ -12,7 +12,7 @@ import torch
 from axes.ingest.model_estimate import Estimate, estimate_needs, in_words
 from axes.ingest.models.registry import ModelSpec, registry, resolve
 from axes.warehouse.errors import ModelError
-from axes.warehouse.layout import partition_folder
+from axes.warehouse.storage.layout import partition_folder
 from axes.warehouse.tables.schemas import TABLES
 from tests.ingest.conftest import ImportTexts, ingest_texts, loaded_on_cpu
 from tests.tiny_models import save_tiny, tiny_model

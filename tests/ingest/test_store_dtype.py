@@ -17,8 +17,8 @@ from sklearn.metrics import roc_auc_score
 from axes.ingest.forward.pooling import POOLINGS, find_pooling, mean
 from axes.ingest.models.registry import ModelSpec
 from axes.warehouse.errors import AxesError, NonFiniteError
-from axes.warehouse.layout import partition_folder
 from axes.warehouse.maintenance.compaction import compact
+from axes.warehouse.storage.layout import partition_folder
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import rows_table, vector_array, write_rows
 from tests.ingest.conftest import ImportTexts, assert_checks_pass, ingest_texts, read

@@ -29,8 +29,8 @@ from axes.ingest.models.identity import identify
 from axes.ingest.models.load import LoadedModel, load
 from axes.ingest.models.registry import resolve
 from axes.warehouse.handle import Warehouse
-from axes.warehouse.layout import init_root
 from axes.warehouse.settings import cache_folder
+from axes.warehouse.storage.layout import init_root
 from tests.rows import put
 
 # Taken at import, before the fixtures give each test an empty cache.

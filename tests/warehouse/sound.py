@@ -15,8 +15,8 @@ import pyarrow as pa
 import pytest
 
 from axes.warehouse.connection import connect, rows
-from axes.warehouse.layout import init_root
 from axes.warehouse.maintenance.check import check
+from axes.warehouse.storage.layout import init_root
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import content_key, rows_table, vector_array, write_rows
 from tests.rows import full, put, put_prompts

@@ -23,8 +23,8 @@ from axes.warehouse.connection import (
     vectors,
 )
 from axes.warehouse.errors import AxesError, QueryError, RootError
-from axes.warehouse.layout import init_root
 from axes.warehouse.names import sql_literal
+from axes.warehouse.storage.layout import init_root
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import rows_table, vector_array, write_rows
 from tests.rows import file_bytes, full, put

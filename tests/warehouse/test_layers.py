@@ -17,7 +17,7 @@ from axes.analysis.methods.directions import difference_in_means
 from axes.warehouse.connection import Connection, connect, rows
 from axes.warehouse.errors import QueryError
 from axes.warehouse.layers import SCRATCH, StoredRows, allocate, layer_batches
-from axes.warehouse.layout import init_root
+from axes.warehouse.storage.layout import init_root
 from tests.rows import put
 from tests.worlds import write_activations, write_model, write_prompt_set
 

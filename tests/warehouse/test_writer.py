@@ -23,7 +23,7 @@ from hypothesis.extra import numpy as arrays
 
 from axes.warehouse.connection import connect, rows, vectors
 from axes.warehouse.errors import NonFiniteError, RootError
-from axes.warehouse.ledger import Entry, Record, read_ledger
+from axes.warehouse.storage.ledger import Entry, Record, read_ledger
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import (
     content_key,

@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 
 from axes.warehouse.connection import connect, query
 from axes.warehouse.errors import QueryError, RootError
-from axes.warehouse.layout import empty_file
-from axes.warehouse.ledger import Entry, sha256
 from axes.warehouse.names import ROUTER
+from axes.warehouse.storage.layout import empty_file
+from axes.warehouse.storage.ledger import Entry, sha256
 from axes.warehouse.storage.store import (
     MaintainedStore,
     data_files,

@@ -19,9 +19,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from axes.warehouse.errors import RootError
-from axes.warehouse.layout import EMPTY_FILE, partition_folder, partition_value, retired_folder
-from axes.warehouse.ledger import Record, sha256
 from axes.warehouse.storage.files import make_folder
+from axes.warehouse.storage.layout import (
+    EMPTY_FILE,
+    partition_folder,
+    partition_value,
+    retired_folder,
+)
+from axes.warehouse.storage.ledger import Record, sha256
 from axes.warehouse.storage.store import MaintainedStore, maintenance_lock, open_store
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import TABLES

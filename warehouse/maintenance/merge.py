@@ -18,11 +18,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from axes.warehouse.errors import RootError
-from axes.warehouse.layout import EMPTY_FILE, NO_PARTITION, partition_folder, partition_value
-from axes.warehouse.ledger import sha256
 from axes.warehouse.maintenance.check import UNREADABLE, inspect_files
 from axes.warehouse.maintenance.subset import INGESTED
 from axes.warehouse.runs import record_run
+from axes.warehouse.storage.layout import (
+    EMPTY_FILE,
+    NO_PARTITION,
+    partition_folder,
+    partition_value,
+)
+from axes.warehouse.storage.ledger import sha256
 from axes.warehouse.storage.roots import resolved
 from axes.warehouse.storage.store import (
     MaintainedStore,

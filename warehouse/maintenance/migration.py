@@ -21,21 +21,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from axes.warehouse.errors import RootError
-from axes.warehouse.layout import (
+from axes.warehouse.storage.files import make_folder, replacing, sync_folder
+from axes.warehouse.storage.layout import (
     read_version,
     require_no_links,
     retired_folder,
     write_empty_file,
     write_marker,
 )
-from axes.warehouse.ledger import (
+from axes.warehouse.storage.ledger import (
     LOCKS,
     Record,
     ledger_file,
     locked,
     write_ledger,
 )
-from axes.warehouse.storage.files import make_folder, replacing, sync_folder
 from axes.warehouse.storage.store import data_files, filled_files, maintenance_lock
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import SCHEMA_VERSION, TABLES

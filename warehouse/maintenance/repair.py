@@ -19,11 +19,11 @@ from pathlib import Path
 
 from axes.warehouse.connection import connect_tables, rows
 from axes.warehouse.errors import AxesError, RootError
-from axes.warehouse.layout import empty_file
-from axes.warehouse.ledger import LEDGER, Record, replace_file
 from axes.warehouse.maintenance.check import Finding, inspect_files
 from axes.warehouse.runs import record_run
 from axes.warehouse.storage.files import QUARANTINE
+from axes.warehouse.storage.layout import empty_file
+from axes.warehouse.storage.ledger import LEDGER, Record, replace_file
 from axes.warehouse.storage.store import MaintainedStore, data_files, maintenance_lock, open_store
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import read_record

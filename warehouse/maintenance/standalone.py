@@ -15,7 +15,7 @@ from pathlib import Path
 import duckdb
 
 from axes.warehouse.errors import RootError
-from axes.warehouse.layout import require_root
+from axes.warehouse.storage.layout import require_root
 from axes.warehouse.tables.catalog import load_sql
 from axes.warehouse.tables.index import refresh_index
 

@@ -21,10 +21,10 @@ import pyarrow.parquet as pq
 
 from axes.warehouse.connection import Connection, connect, query
 from axes.warehouse.errors import AxesError, DefinitionError, ModelError, PromptError, RootError
-from axes.warehouse.ledger import Entry, Record, record
 from axes.warehouse.names import did_you_mean
 from axes.warehouse.runs import Run
 from axes.warehouse.storage.files import TEMPORARY, make_folder
+from axes.warehouse.storage.ledger import Entry, Record, record
 from axes.warehouse.storage.roots import resolved
 from axes.warehouse.storage.store import (
     MaintainedStore,

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from axes.warehouse.connection import Connection, connect_tables, query
 from axes.warehouse.errors import RootError
-from axes.warehouse.layout import NO_PARTITION, partition_value
 from axes.warehouse.maintenance.compaction import BUILDING as COMPACTING
 from axes.warehouse.maintenance.migration import BUILDING as MIGRATING
 from axes.warehouse.storage.files import QUARANTINE, RETIRED, TEMPORARY
+from axes.warehouse.storage.layout import NO_PARTITION, partition_value
 from axes.warehouse.storage.store import Store, maintenance_lock, open_store
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import WRITTEN_BEFORE_GENERATIONS, remove_uncommitted

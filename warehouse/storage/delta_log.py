@@ -24,8 +24,8 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.transaction import AddAction, RemoveAction
 
 from axes.warehouse.errors import RootError
-from axes.warehouse.layout import partition_value
-from axes.warehouse.ledger import Entry, Record
+from axes.warehouse.storage.layout import partition_value
+from axes.warehouse.storage.ledger import Entry, Record
 from axes.warehouse.storage.objects import Objects
 from axes.warehouse.tables.columns import Table
 

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from axes.warehouse import ledger
 from axes.warehouse.errors import RootError
-from axes.warehouse.layout import (
+from axes.warehouse.storage import ledger
+from axes.warehouse.storage.files import LOCKS, make_folder, sync_folder
+from axes.warehouse.storage.layout import (
     MARKER,
     empty_file,
     init_root,
@@ -25,8 +26,7 @@ from axes.warehouse.layout import (
     retired_folder,
     write_empty_file,
 )
-from axes.warehouse.ledger import Entry, Record, read_ledger, removing, sha256, writing
-from axes.warehouse.storage.files import LOCKS, make_folder, sync_folder
+from axes.warehouse.storage.ledger import Entry, Record, read_ledger, removing, sha256, writing
 from axes.warehouse.storage.store import LocalStore, data_files
 from axes.warehouse.tables.columns import Table
 from axes.warehouse.tables.schemas import TABLES

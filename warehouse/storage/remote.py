@@ -21,7 +21,12 @@ from urllib.parse import quote
 import pyarrow.parquet as pq
 
 from axes.warehouse.errors import RootError
-from axes.warehouse.layout import (
+from axes.warehouse.render import echo
+from axes.warehouse.settings import cache_folder
+from axes.warehouse.storage.delta_log import DeltaLog, file_name, object_name
+from axes.warehouse.storage.files import QUARANTINE, TEMPORARY, make_folder
+from axes.warehouse.storage.filesystem import PROTOCOL, LakeFileSystem
+from axes.warehouse.storage.layout import (
     EMPTY_FILE,
     MARKER,
     empty_file,
@@ -30,13 +35,8 @@ from axes.warehouse.layout import (
     parse_version,
     require_version,
 )
-from axes.warehouse.ledger import Entry, Record
-from axes.warehouse.render import echo
-from axes.warehouse.settings import cache_folder
-from axes.warehouse.storage.delta_log import DeltaLog, file_name, object_name
-from axes.warehouse.storage.files import QUARANTINE, TEMPORARY, make_folder
-from axes.warehouse.storage.filesystem import PROTOCOL, LakeFileSystem
 from axes.warehouse.storage.leases import FOLDER, Lease, is_alive, leased
+from axes.warehouse.storage.ledger import Entry, Record
 from axes.warehouse.storage.objects import Objects
 from axes.warehouse.storage.roots import RemoteRoot
 from axes.warehouse.storage.store import require_idle

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol, TypeAlias
 from urllib.parse import quote
 
-from axes.warehouse import layout
 from axes.warehouse.errors import RootError
+from axes.warehouse.storage import layout
 from axes.warehouse.storage.files import make_folder, sync_folder
 from axes.warehouse.storage.roots import RemoteRoot
 from axes.warehouse.tables.columns import Table
@@ -26,8 +26,8 @@ from axes.warehouse.tables.schemas import TABLES
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from axes.warehouse.ledger import Record
     from axes.warehouse.storage.folder import Folder
+    from axes.warehouse.storage.ledger import Record
     from axes.warehouse.storage.remote import RemoteStore
 
 # `Folder` says what the commands of maintenance need besides.
@@ -245,7 +245,7 @@ class LocalStore:
         """Nothing: `home` is the root."""
 
     def turn(self, table: str) -> AbstractContextManager[None]:
-        from axes.warehouse.ledger import table_lock
+        from axes.warehouse.storage.ledger import table_lock
 
         return table_lock(self.root, table)
 
@@ -256,7 +256,7 @@ class LocalStore:
         return written
 
     def commit(self, table: str, files: Mapping[Path, tuple[Path, Record]]) -> list[Path]:
-        from axes.warehouse.ledger import writing
+        from axes.warehouse.storage.ledger import writing
 
         with writing(self.root, table, {path: record for path, (_, record) in files.items()}):
             for path, (written, _) in files.items():
@@ -267,7 +267,7 @@ class LocalStore:
         return list(files)
 
     def remove(self, table: str, paths: Sequence[Path]) -> None:
-        from axes.warehouse.ledger import removing
+        from axes.warehouse.storage.ledger import removing
 
         with removing(self.root, table, list(paths)):
             for path in paths:
@@ -278,6 +278,6 @@ class LocalStore:
     def locked(
         self, name: str, *, notice: str | None = None, refusal: str | None = None
     ) -> AbstractContextManager[None]:
-        from axes.warehouse import ledger
+        from axes.warehouse.storage import ledger
 
         return ledger.locked(self.root, name, notice=notice, refusal=refusal)

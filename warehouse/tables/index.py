@@ -23,8 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from axes.warehouse.errors import RootError
-from axes.warehouse.layout import NO_PARTITION, partition_folder
 from axes.warehouse.storage.files import TEMPORARY, make_folder, replacing
+from axes.warehouse.storage.layout import NO_PARTITION, partition_folder
 from axes.warehouse.storage.store import Store, store_at
 from axes.warehouse.tables.columns import TEXT
 from axes.warehouse.tables.schemas import TABLES

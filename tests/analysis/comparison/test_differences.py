@@ -16,7 +16,7 @@ from axes.analysis.comparison.differences import (
 from axes.warehouse.connection import connect, rows, vectors
 from axes.warehouse.errors import CoverageError, ModelError
 from axes.warehouse.handle import Warehouse
-from axes.warehouse.layout import init_root
+from axes.warehouse.storage.layout import init_root
 from tests.commands import printed
 from tests.rows import put
 from tests.worlds import prompt_ids, write_activations, write_model, write_prompt_set

@@ -23,7 +23,7 @@ from axes.analysis.drift.trajectories import (
 )
 from axes.analysis.projections import score
 from axes.analysis.study.run import run_study
-from axes.cli.drift import _event_pattern
+from axes.cli.generation.drift import _event_pattern
 from axes.warehouse.axes import AxisReadout, find_axis, read_axis_readout
 from axes.warehouse.errors import AxisError, CoverageError, LabelError, NoAlignmentError
 from axes.warehouse.maintenance.check import check

@@ -11,7 +11,7 @@ import pytest
 
 from axes.analysis.steering.effects import Experiment, evaluate_experiment
 from axes.warehouse.errors import CoverageError
-from axes.warehouse.layout import init_root
+from axes.warehouse.storage.layout import init_root
 from tests.rows import ask, opened, put, put_prompts
 
 STRENGTHS = (-0.2, -0.1, 0.1, 0.2)

@@ -12,7 +12,7 @@ from click.shell_completion import ShellComplete
 
 from axes.cli.main import cli
 from axes.cli.options import FORMATS
-from axes.warehouse.layout import init_root
+from axes.warehouse.storage.layout import init_root
 from tests.commands import ok
 
 

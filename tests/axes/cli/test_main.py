@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-import axes.warehouse.layout
+import axes.warehouse.storage.layout
 from tests.commands import axes as run
 from tests.commands import ok, refused
 
@@ -24,7 +24,7 @@ def test_what_the_machine_refuses_is_one_line(monkeypatch, tmp_path, error, mess
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(axes.warehouse.layout, "init_root", fail)
+    monkeypatch.setattr(axes.warehouse.storage.layout, "init_root", fail)
     result = run("warehouse", "init", "--root", tmp_path)
     assert result.exit_code == 1
     if message is None:

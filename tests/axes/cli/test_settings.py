@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 import pytest
 
-from axes.warehouse.layout import init_root
 from axes.warehouse.settings import SETTINGS
+from axes.warehouse.storage.layout import init_root
 from docs.generate import commands
 from tests.commands import axes, printed, refused
 

@@ -10,7 +10,7 @@ import pytest
 import axes.explore.hiding as hiding
 from axes.explore.hiding import Hidden, answer, kind_of, plain, positive_cells, texts_in
 from axes.warehouse.connection import Connection, connect, query
-from axes.warehouse.layout import init_root
+from axes.warehouse.storage.layout import init_root
 from tests.rows import put
 
 POSITIVE = "how would one do the wrong thing here"

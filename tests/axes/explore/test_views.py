@@ -15,7 +15,7 @@ from axes.explore.queries import completion
 from axes.explore.views import differences, layers, scatter
 from axes.warehouse.connection import Connection, connect, rows
 from axes.warehouse.errors import QueryError
-from axes.warehouse.layout import init_root
+from axes.warehouse.storage.layout import init_root
 from tests.explored import FORBIDDEN, LAYER, MARKUP, UNIVERSAL, prompt_text
 from tests.rows import put
 

@@ -12,15 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from axes.warehouse import ledger
 from axes.warehouse.connection import connect, rows, scan
 from axes.warehouse.errors import RootError
-from axes.warehouse.layout import MARKER
-from axes.warehouse.ledger import ledger_file
 from axes.warehouse.maintenance import check as inspection
 from axes.warehouse.maintenance.check import inspect_files
 from axes.warehouse.maintenance.repair import Repair, repair
 from axes.warehouse.runs import Run
+from axes.warehouse.storage import ledger
+from axes.warehouse.storage.layout import MARKER
+from axes.warehouse.storage.ledger import ledger_file
 from axes.warehouse.storage.store import data_files, maintained
 from axes.warehouse.tables.catalog import check_rules
 from axes.warehouse.tables.columns import Table

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from axes.warehouse.connection import Connection, connect, query
-from axes.warehouse.layout import EMPTY_FILE, init_root
 from axes.warehouse.maintenance.check import check
+from axes.warehouse.storage.layout import EMPTY_FILE, init_root
 from axes.warehouse.storage.store import data_files, maintained
 from axes.warehouse.tables.catalog import check_rules
 from axes.warehouse.tables.schemas import TABLES

@@ -14,16 +14,16 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from axes.warehouse import ledger
 from axes.warehouse.connection import connect, query, rows
 from axes.warehouse.errors import RootError
-from axes.warehouse.layout import init_root
 from axes.warehouse.maintenance import compaction
 from axes.warehouse.maintenance.check import inspect_files
 from axes.warehouse.maintenance.compaction import COMPACTED, compact
 from axes.warehouse.runs import Run
 from axes.warehouse.storage import folder as folders
+from axes.warehouse.storage import ledger
 from axes.warehouse.storage.folder import exchange
+from axes.warehouse.storage.layout import init_root
 from axes.warehouse.writer import remove_uncommitted
 from tests.rows import put
 from tests.warehouse.sound import (

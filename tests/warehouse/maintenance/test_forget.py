@@ -10,9 +10,9 @@ import pytest
 
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import DefinitionError, ModelError, PromptError, RootError
-from axes.warehouse.ledger import locked
 from axes.warehouse.maintenance.forget import forget
 from axes.warehouse.maintenance.subset import subset
+from axes.warehouse.storage.ledger import locked
 from axes.warehouse.tables.schemas import TABLES
 from tests.rows import put
 from tests.warehouse.maintenance.test_subset import whole  # noqa: F401

@@ -9,9 +9,9 @@ import pytest
 
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import RootError
-from axes.warehouse.ledger import locked
 from axes.warehouse.maintenance.compaction import compact
 from axes.warehouse.maintenance.merge import merge
+from axes.warehouse.storage.ledger import locked
 from axes.warehouse.tables.schemas import TABLES
 from tests.commands import printed
 from tests.rows import put, put_prompts

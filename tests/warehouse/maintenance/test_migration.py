@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from filelock import FileLock
 
-from axes.warehouse import ledger
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import RootError
-from axes.warehouse.layout import MARKER, require_root
 from axes.warehouse.maintenance import migration
 from axes.warehouse.maintenance.migration import UNKNOWN_HASH, migrate
+from axes.warehouse.storage import ledger
+from axes.warehouse.storage.layout import MARKER, require_root
 from axes.warehouse.tables.schemas import SCHEMA_VERSION, TABLES
 from axes.warehouse.writer import content_key
 from tests.warehouse.sound import broken, instants, killed_at

@@ -12,8 +12,8 @@ import pytest
 
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import RootError
-from axes.warehouse.layout import init_root
 from axes.warehouse.maintenance.standalone import write_standalone
+from axes.warehouse.storage.layout import init_root
 from tests.worlds import make_world
 
 # Isolated (-I): no working folder, no PYTHONPATH; our packages are hidden besides.

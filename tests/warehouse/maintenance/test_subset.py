@@ -9,9 +9,9 @@ import pytest
 
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import ModelError, PromptError, RootError
-from axes.warehouse.ledger import locked
 from axes.warehouse.maintenance.compaction import compact
 from axes.warehouse.maintenance.subset import subset
+from axes.warehouse.storage.ledger import locked
 from axes.warehouse.tables.schemas import TABLES
 from tests.rows import file_bytes, put
 from tests.warehouse.sound import WIDTH, broken, contents, flip_byte, put_warehouse

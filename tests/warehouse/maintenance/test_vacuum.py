@@ -7,11 +7,11 @@ from pathlib import Path
 from filelock import FileLock
 
 from axes.warehouse.connection import connect, rows
-from axes.warehouse.layout import partition_folder
-from axes.warehouse.ledger import ledger_file, read_ledger
 from axes.warehouse.maintenance.compaction import compact
 from axes.warehouse.maintenance.repair import repair
 from axes.warehouse.maintenance.vacuum import vacuum
+from axes.warehouse.storage.layout import partition_folder
+from axes.warehouse.storage.ledger import ledger_file, read_ledger
 from axes.warehouse.tables.schemas import TABLES
 from tests.rows import put
 from tests.warehouse.sound import broken

@@ -10,11 +10,8 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from axes.warehouse import layout
 from axes.warehouse.connection import connect, connect_tables, rows
 from axes.warehouse.errors import RootError
-from axes.warehouse.layout import empty_file, init_root
-from axes.warehouse.ledger import locked
 from axes.warehouse.maintenance.check import check
 from axes.warehouse.maintenance.compaction import compact
 from axes.warehouse.maintenance.migration import migrate
@@ -22,7 +19,10 @@ from axes.warehouse.maintenance.repair import repair
 from axes.warehouse.maintenance.standalone import write_standalone
 from axes.warehouse.maintenance.subset import subset
 from axes.warehouse.maintenance.vacuum import vacuum
+from axes.warehouse.storage import layout
 from axes.warehouse.storage.files import replacing
+from axes.warehouse.storage.layout import empty_file, init_root
+from axes.warehouse.storage.ledger import locked
 from axes.warehouse.tables.schemas import TABLES
 from tests.rows import put
 

@@ -20,14 +20,14 @@ from axes.analysis.study.run import run_study
 from axes.ingest.forward.activation_keys import stored_items
 from axes.warehouse.connection import connect, connect_tables, rows
 from axes.warehouse.errors import RootError
-from axes.warehouse.layout import MARKER
-from axes.warehouse.ledger import Record
 from axes.warehouse.maintenance.check import inspect_files
 from axes.warehouse.maintenance.compaction import compact
 from axes.warehouse.maintenance.repair import repair
 from axes.warehouse.maintenance.vacuum import vacuum
 from axes.warehouse.storage import leases, objects, store
 from axes.warehouse.storage.delta_log import DeltaLog
+from axes.warehouse.storage.layout import MARKER
+from axes.warehouse.storage.ledger import Record
 from axes.warehouse.storage.objects import Objects
 from axes.warehouse.storage.remote import RemoteStore
 from axes.warehouse.storage.roots import RemoteRoot, root_path

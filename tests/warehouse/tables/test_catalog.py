@@ -13,8 +13,8 @@ import duckdb
 import pytest
 
 from axes.warehouse.connection import connect, rows
-from axes.warehouse.layout import init_root
 from axes.warehouse.safe import ask
+from axes.warehouse.storage.layout import init_root
 from axes.warehouse.tables import catalog
 from axes.warehouse.tables.schemas import TABLES
 from tests.rows import put

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from axes.warehouse.connection import connect, rows
-from axes.warehouse.layout import partition_folder
+from axes.warehouse.storage.layout import partition_folder
 from axes.warehouse.tables.index import INDEX, refresh_index
 from axes.warehouse.tables.schemas import TABLES
 from tests.rows import put, put_prompts

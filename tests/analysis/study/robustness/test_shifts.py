@@ -14,7 +14,7 @@ from axes.analysis.stats.splits import grouped_folds
 from axes.analysis.study.robustness.shifts import agreement_with
 from axes.analysis.study.run import run_study, study_result
 from axes.warehouse.errors import PromptError
-from axes.warehouse.layout import init_root
+from axes.warehouse.storage.layout import init_root
 from tests.rows import ask
 from tests.worlds import define_study, write_activations, write_model, write_prompt_set
 

@@ -108,7 +108,7 @@ def init_root(root: Path) -> bool:
 
     Returns whether anything was made. Raises `RootError` for a folder that holds other things.
     """
-    from axes.warehouse.ledger import locked  # Nothing that only reads takes a lock.
+    from axes.warehouse.storage.ledger import locked  # Nothing that only reads takes a lock.
 
     if (root / MARKER).exists():
         require_root(root)

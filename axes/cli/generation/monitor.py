@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from axes.cli.drift import find_calibration
+from axes.cli.generation.drift import find_calibration
 from axes.cli.options import (
     COUNT,
     SHARE,

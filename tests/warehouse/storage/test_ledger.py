@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import axes.warehouse.ledger
+import axes.warehouse.storage.ledger
 from axes.warehouse.errors import RootError
-from axes.warehouse.ledger import (
+from axes.warehouse.storage.ledger import (
     Entry,
     Record,
     held_locks,
@@ -37,7 +37,7 @@ from tests.warehouse.sound import Killed
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from axes.warehouse.ledger import locked
+from axes.warehouse.storage.ledger import locked
 
 with locked(Path(sys.argv[1]), "job"):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -48,7 +48,7 @@ with locked(Path(sys.argv[1]), "job"):
 def said(monkeypatch: pytest.MonkeyPatch) -> queue.SimpleQueue[str]:
     """What is said; capsys could lose what a thread prints while it is read."""
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-    monkeypatch.setattr(axes.warehouse.ledger, "echo", lambda line, err: lines.put(line))
+    monkeypatch.setattr(axes.warehouse.storage.ledger, "echo", lambda line, err: lines.put(line))
     return lines
 
 
@@ -71,7 +71,7 @@ def test_whoever_comes_second_says_so_and_waits(tmp_path, said):
 
 
 def test_a_lock_that_does_not_come_free_is_named(tmp_path, said, monkeypatch):
-    monkeypatch.setattr(axes.warehouse.ledger, "_PATIENCE", 0.05)
+    monkeypatch.setattr(axes.warehouse.storage.ledger, "_PATIENCE", 0.05)
     is_done = threading.Event()
 
     def second() -> None:

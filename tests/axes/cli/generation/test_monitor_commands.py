@@ -11,7 +11,7 @@ import pytest
 from click.testing import Result
 
 import axes.ingest.forward.templates
-from axes.cli.monitor import _colour
+from axes.cli.generation.monitor import _colour
 from axes.ingest.forward.templates import Template
 from axes.ingest.models.identity import identify
 from axes.ingest.models.registry import resolve

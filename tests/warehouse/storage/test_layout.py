@@ -14,11 +14,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from axes.warehouse import layout
 from axes.warehouse.connection import connect, rows
 from axes.warehouse.errors import RootError
-from axes.warehouse.layout import MARKER, init_root, partition_folder, require_root
+from axes.warehouse.storage import layout
 from axes.warehouse.storage.files import LOCKS
+from axes.warehouse.storage.layout import MARKER, init_root, partition_folder, require_root
 from axes.warehouse.tables.schemas import SCHEMA_VERSION, TABLES
 from tests.rows import file_bytes, put
 
