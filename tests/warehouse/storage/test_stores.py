@@ -121,7 +121,9 @@ def test_jobs_take_turns(any_root, monkeypatch):
     # capsys could lose what a thread prints while it is read.
     said: queue.SimpleQueue[str] = queue.SimpleQueue()
     for module in ("ledger", "leases"):
-        monkeypatch.setattr(f"axes.warehouse.storage.{module}.echo", lambda line, err: said.put(line))
+        monkeypatch.setattr(
+            f"axes.warehouse.storage.{module}.echo", lambda line, err: said.put(line)
+        )
 
     def second() -> None:
         with locked(any_root, "job-1", notice="another job runs"):
