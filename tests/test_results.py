@@ -14,6 +14,8 @@ from docs.results import (
     agreement_verdict,
     angle_verdict,
     claims_verdict,
+    concepts_verdict,
+    rank_verdict,
     sensitivity_verdict,
     separation_verdict,
     variants_verdict,
@@ -25,7 +27,7 @@ def test_a_study_fills_every_table(demo: Path, tmp_path: Path) -> None:
     page = tmp_path / "results.md"
     missing = write_results(demo, page)
     varied = ["direction", "alignment", "ridge_lambda", "pooling"]
-    assert missing == [*varied, "angle", "sensitivity"]
+    assert missing == [*varied, "angle", "rank", "concepts", "sensitivity"]
     text = page.read_text()
     for section in SECTIONS:
         assert section.title in text
@@ -82,6 +84,32 @@ def test_the_smallest_and_the_largest_angle_are_told() -> None:
     lines = angle_verdict([{**row, "angle": angle} for angle in (30.0, 70.4, 12.1)])
     assert lines[0] == "**The angles lie between 12 and 70 degrees.**"
     assert lines[2] == "- a: `last` and `mean` are 70 degrees apart."
+
+
+def test_a_dimension_adds_where_its_corrected_p_value_shows_it() -> None:
+    row = {"prompt_set": "s", "model": "a", "auroc_lower": 0.6, "auroc_upper": 0.8}
+    row |= {"gain_lower": 0.01, "gain_upper": 0.03}
+    first = {**row, "rank": 1, "auroc": 0.7, "gain": -0.02, "gain_p_value": 0.01}
+    second = {**row, "rank": 2, "auroc": 0.75, "gain": 0.02, "gain_p_value": 0.04}
+    first |= {"last_gain": None, "last_gain_p_value": None}
+    found = [first, {**second, "last_gain": 0.01, "last_gain_p_value": 0.2}]
+    claim, line = rank_verdict(found)
+    assert claim.startswith("**1 of 2 subspaces") and "and 0 of 1 further dimensions" in claim
+    assert "a with 2 dimensions, 0.750 (0.600 to 0.800); over" in line
+    assert line.endswith("gains 0.020 (0.010 to 0.030).")
+
+
+def test_axes_name_a_concept_better_than_words_where_intervals_are_apart() -> None:
+    row = {"alignment": "ridge", "concepts": 6, "baseline": 0.5, "baseline_upper": 0.55}
+    row |= {"native": 0.7, "leave_one_out": 0.4, "null_95": 0.3, "best_baseline_auroc": 0.7}
+    row |= {"native_auroc": 0.9, "leave_one_out_auroc": 0.8}
+    found = [
+        {**row, "native_lower": 0.6, "leave_one_out_lower": 0.35},
+        {**row, "native_lower": 0.54, "leave_one_out_lower": 0.25, "native": 0.6},
+    ]
+    line = concepts_verdict(found)[1]
+    assert "own axes on 1 of 2 models, axes of the other models on 0; these" in line
+    assert "at random on 1." in line and "6-way accuracy is 0.650 and 0.400, of word" in line
 
 
 def test_the_widest_range_is_told_and_the_cosine_beside_it() -> None:

@@ -11,6 +11,7 @@ studies as (
     from v_studies
     where
         label = 'demo'
+        and prompts in ('demo_safety', 'safety_600')
         and direction = 'mean_diff'
         and alignment = 'ridge'
         and universal = 'svd'

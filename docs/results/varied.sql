@@ -10,6 +10,7 @@ studies as (
     from v_studies
     where
         label = 'demo'
+        and prompts in ('demo_safety', 'safety_600')
         and (direction = 'mean_diff' or 'varied' like 'direction')
         and (alignment = 'ridge' or 'varied' like 'alignment')
         and (ridge_lambda is null or 'varied' like 'ridge_lambda')
