@@ -28,7 +28,7 @@ DTYPE ?=
 OPTIONS ?=
 # Where the models of the demo run.
 ON ?=
-# make bench: one benchmark instead of all.
+# make bench: one benchmark, or those of a package, instead of all but the campaigns.
 ONLY ?=
 # A file of prompts (a column text) for the benchmark of ingest instead of the built-in ones.
 BENCH_PROMPTS ?=

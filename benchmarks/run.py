@@ -1,8 +1,8 @@
 """`make bench [ONLY=name]`: run a benchmark, print its figures and write docs/measurements.md.
 
-A benchmark is a module, or a package of them, with `measure() -> Iterable[Figure]`; a part of a
-package runs alone as `ONLY=ingest.memory`. Figures are ratios measured side by side in one run,
-over rounds that alternate: machines differ and are noisy, ratios hold.
+A benchmark is a module with `measure() -> Iterable[Figure]`, such as `ONLY=ingest.memory`; the name
+of a package stands for all in it. Figures are ratios measured side by side in one run, over rounds
+that alternate: machines differ and are noisy, ratios hold.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from axes.warehouse.render import show
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
 PAGE = FOLDER.parent / "docs" / "measurements.md"
+# They take long, and write pages of their own: each runs by its name only.
+CAMPAIGNS = ("faults", "faults.cluster", "worlds")
 PACKAGES = ("torch", "transformers", "duckdb", "pyarrow", "numpy", "scikit-learn")
 
 _INTRODUCTION = """\
@@ -126,7 +128,7 @@ def process_megabytes(field: str) -> float:
 
 
 def names() -> list[str]:
-    """The benchmarks there are; a part of a package is PACKAGE.PART."""
+    """The benchmarks there are; one in a package is PACKAGE.NAME."""
     found = []
     for path in sorted(FOLDER.rglob("*.py")):
         if "\ndef measure(" in path.read_text():
@@ -199,14 +201,27 @@ def _page_row(figure: Mapping[str, Any]) -> str:
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
 
 
+def chosen(wanted: Sequence[str]) -> list[str]:
+    """The benchmarks of some names, or all but the campaigns; raises `LookupError` for no name."""
+    if not wanted:
+        return [name for name in names() if name not in CAMPAIGNS]
+    found = []
+    for given in wanted:
+        parts = [name for name in names() if name.startswith(f"{given}.")]
+        if given not in names() and not parts:
+            raise LookupError(f"no benchmark {given}; there are {', '.join(names())}")
+        found += [given] if given in names() else parts
+    return found
+
+
 def main(wanted: list[str]) -> int:
-    """Run the benchmarks named, or all."""
-    unknown = set(wanted) - set(names())
-    if unknown:
-        print(f"no benchmark {', '.join(unknown)}; there are {', '.join(names())}", file=sys.stderr)
+    """Run the benchmarks named, or all but the campaigns."""
+    try:
+        for name in chosen(wanted):
+            run(name)
+    except LookupError as error:
+        print(error, file=sys.stderr)
         return 2
-    for name in wanted or [name for name in names() if "." not in name]:
-        run(name)
     return 0
 
 

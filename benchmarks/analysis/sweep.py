@@ -28,7 +28,7 @@ WIDTHS, LAYERS, TIMED_LAYERS = (576, 640, 896), 24, 2
 ALIGNMENT_ROWS, LABELLED_ROWS = 3_000, 600
 LAMBDAS = tuple(float(value) for value in np.logspace(-2, 10, 13))
 RESAMPLES, SHUFFLES, ROUNDS = 1_000, 200, 3
-FASTER, APART = 20.0, 1e-6
+FASTER, APART = 40.0, 1e-6
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks import run
-from benchmarks.run import Figure, alternate, main, median_figure, names, ratios
+from benchmarks.run import CAMPAIGNS, Figure, alternate, chosen, main, median_figure, names, ratios
 
 
 def test_every_second_round_runs_backwards_and_each_keeps_its_own_seconds() -> None:
@@ -37,8 +37,12 @@ def test_a_figure_holds_on_the_good_side_of_its_goal(goal, better, holds) -> Non
     assert Figure("x", 1.0, goal, better).holds is holds
 
 
-def test_parts_have_names_of_their_own_and_a_wrong_one_is_refused(capsys) -> None:
-    assert {"ingest", "ingest.floor", "ingest.peer_ratios", "ingest.memory"} <= set(names())
+def test_a_package_stands_for_its_parts_and_a_wrong_name_is_refused(capsys) -> None:
+    of_ingest = [name for name in names() if name.startswith("ingest.")]
+    assert {"ingest.floor", "ingest.peer_ratios", "ingest.projections"} <= set(of_ingest)
+    assert chosen(["ingest"]) == of_ingest
+    assert chosen(["faults", "help"]) == ["faults", "help"]
+    assert set(chosen([])) == set(names()) - set(CAMPAIGNS) and set(CAMPAIGNS) < set(names())
     assert main(["ingest.typo"]) == 2
     assert "ingest.floor" in capsys.readouterr().err
 
