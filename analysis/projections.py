@@ -6,7 +6,7 @@ the model's alignment, so that no activation has to be mapped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -77,22 +77,23 @@ def score(
                 if named:
                     raise
                 continue
-            before = run.rows
-            for each, readout in zip(found, readouts, strict=True):
-                ids, values = project_stored(
-                    warehouse, space.at(readout.layer), readout.vector, readout.offset
-                )
-                if prompt_sets:
-                    is_wanted = pc.is_in(ids, wanted)
-                    ids, values = ids.filter(is_wanted), values[is_wanted.to_numpy(False)]
-                item = Scored(each.axis_id, readout.layer, values, readout.alignment_id)
-                write_projections(warehouse, run, space, ids.to_pylist(), [item])
+            layer, before = readouts[0].layer, run.rows
+            directions = [(readout.vector, readout.offset) for readout in readouts]
+            ids, values = project_stored(warehouse, space.at(layer), directions)
+            if prompt_sets:
+                is_wanted = pc.is_in(ids, wanted)
+                ids, values = ids.filter(is_wanted), values[:, is_wanted.to_numpy(False)]
+            items = [
+                Scored(each.axis_id, layer, along, readout.alignment_id)
+                for each, readout, along in zip(found, readouts, values, strict=True)
+            ]
+            write_projections(warehouse, run, space, ids.to_pylist(), items)
             done.append(
                 ModelScore(
                     model=space.model,
                     model_id=space.model_id,
-                    layer=readout.layer,
-                    alignment_id=readout.alignment_id,
+                    layer=layer,
+                    alignment_id=readouts[0].alignment_id,
                     stored_count=len(ids),
                     new_count=(run.rows - before) // len(found),
                 )
@@ -101,23 +102,27 @@ def score(
 
 
 def project_stored(
-    warehouse: Warehouse, space: Space, vector: Float[np.ndarray, " d_model"], offset: float = 0.0
-) -> tuple[pa.StringArray, Float[np.ndarray, " row"]]:
+    warehouse: Warehouse,
+    space: Space,
+    directions: Sequence[tuple[Float[np.ndarray, " d_model"], float]],
+) -> tuple[pa.StringArray, Float[np.ndarray, "axis row"]]:
     """Prompt ids and `x @ vector + offset` of all activations of a space, in no stated order.
 
-    Vectors pass through in batches: memory does not grow with their number but for the results.
+    `directions` are vectors with their offsets. Activations pass through once, in batches: memory
+    does not grow with their number but for the results.
     """
+    batches: Iterable[tuple[pa.Array, Any]] = layer_batches(
+        warehouse.connection, space.model, space.columns, space.layer
+    )
     if (pooling := TokenPooling.find(space.pooling)) is not None:
         names = warehouse.query(token_prompts(space))["prompt_id"].combine_chunks()
-        rows: Any = TokenRows(warehouse, space, pooling, text_array(names))
-        return names, activations.project(rows, vector, offset) if len(rows) else np.empty(0)
-    ids, values = [pa.array([], pa.string())], [np.empty(0)]
-    for names, block in layer_batches(
-        warehouse.connection, space.model, space.columns, space.layer
-    ):
+        rows = TokenRows(warehouse, space, pooling, text_array(names))
+        batches = [(names, rows)] if len(rows) else []
+    ids, values = [pa.array([], pa.string())], [np.empty((len(directions), 0))]
+    for names, block in batches:
         ids.append(names.cast(pa.string()))
-        values.append(activations.project(block, vector, offset))
-    return pa.concat_arrays(ids), np.concatenate(values)
+        values.append(np.stack([activations.project(block, *each) for each in directions]))
+    return pa.concat_arrays(ids), np.concatenate(values, axis=1)
 
 
 def _stored_spaces(warehouse: Warehouse, axis: Axis) -> list[Space]:

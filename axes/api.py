@@ -382,7 +382,7 @@ def score(
     alignment: str | None = None,
     memory_limit: int | None = None,
 ) -> Result:
-    """Project stored activations on an axis (a name, an id, or the start of one); idempotent.
+    """Project stored activations on an axis or a subspace (a name or an id); idempotent.
 
     Models in another space are projected through their alignment into the axis's space. Returns a
     row for each model with the number of new projections; the projections are in `v_projections`.
@@ -394,26 +394,27 @@ def score(
 
     from axes.analysis.projections import score as score_axis
     from axes.results import Result
-    from axes.warehouse.axes import AXIS_TABLES, find_axis
+    from axes.warehouse.axes import AXIS_TABLES, find_axes
     from axes.warehouse.handle import Warehouse
 
     folder = root_folder(root)
-    axis_id = find_axis(Warehouse.open_tables(folder, *AXIS_TABLES), axis).axis_id
+    found = find_axes(Warehouse.open_tables(folder, *AXIS_TABLES), axis)
+    axis_ids = tuple(each.axis_id for each in found)
     done = score_axis(
         folder,
-        axis_id,
+        axis,
         models=_several(model),
         prompt_sets=_several(prompts),
         alignment=alignment,
         memory_limit=memory_limit,
     )
-    where = f"axis_id = {sql_literal(axis_id)}"
-    sql = f"select * from v_projections where {where} order by model, prompt_id"
+    where = f"axis_id in ({', '.join(map(sql_literal, axis_ids))})"
+    sql = f"select * from v_projections where {where} order by model, axis_id, prompt_id"
     return Result(
         f"projected on {axis}",
         pa.Table.from_pylist([asdict(row) for row in done]),
         sql,
-        (axis_id,),
+        axis_ids,
         command="score",
         root=folder,
     )

@@ -93,7 +93,7 @@ def _steps(folder: Path, work: Workload, count: int) -> Iterator[tuple[str, Call
     yield "a direction", partial(difference_in_means, x.x, x.labels)
     yield "AUROC with its interval", lambda: auroc_interval(project(x.x, direction), x.labels)
     yield "an alignment", lambda: fit_alignment(x.x, y.x, AlignmentOptions())
-    yield "projecting a layer", partial(project_stored, warehouse, m, direction)
+    yield "projecting a layer", partial(project_stored, warehouse, m, [(direction, 0.0)])
     score(root, "axis")
     yield "v_auroc", partial(query, connection, "from v_auroc")
     target = folder / "export.safetensors"

@@ -70,7 +70,7 @@ def _projection(root: Path, count: int = 60_000, width: int = 1024) -> list[Figu
         )
 
     def by_library() -> None:
-        project_stored(Warehouse.open(root), _space("m", width, 1), vector)
+        project_stored(Warehouse.open(root), _space("m", width, 1), [(vector, 0.0)])
 
     sql, library = [], []
     for _ in range(ROUNDS):

@@ -262,8 +262,10 @@ def test_another_model_reaches_it_through_its_alignment(lake):
     aligned = "select axis_id, layer from axes where kind = 'aligned' and fitted_model = 'alpha'"
     (layer,) = {row["layer"] for row in ask(lake, aligned)}
     name = f"subspace/gamma/{layer}/labelled/rank-2"
-    (scored,) = printed("score", name, "--model", "alpha", "--root", lake)
-    assert scored["new_count"] == scored["stored_count"] > 0
+    result = axes.score(name, model="alpha", root=lake)
+    (scored,) = result.rows
+    assert {row["axis_id"] for row in ask(lake, result.sql)} == set(result.ids)
+    assert len(result.ids) == 2 and scored["new_count"] == scored["stored_count"] > 0
     warehouse = Warehouse.open(lake)
     alignment = read_alignment(warehouse, scored["alignment_id"]).fit.alignment
     found = ask(
