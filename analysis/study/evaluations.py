@@ -168,9 +168,11 @@ class Steps:
     ) -> list[Evaluation]:
         """The rows that `compute` gives; `inputs` is all that they depend on, as JSON values."""
         step_id = content_key(STEP_VERSION, step, list(inputs))
-        stored = self.warehouse.column("select figures from steps where step_id = ?", [step_id])
-        if stored:
-            return [Evaluation(**row) for row in json.loads(stored[0])]
+        if self.warehouse.has("steps", step_id):
+            sql = "select figures from steps where step_id = ?"
+            return [
+                Evaluation(**row) for row in json.loads(self.warehouse.column(sql, [step_id])[0])
+            ]
         evaluations = compute()
         row = {
             "step_id": step_id,

@@ -157,3 +157,14 @@ def test_a_hub_folder_has_a_model_card_with_front_matter(warehouse, tmp_path):
     assert "## Limits" in card.text and "0, 1, 2: zero-based block index" in card.text
     assert card.text.count("| labelled | native | auroc |") == 1
     assert card.text.count("| labelled | axis | auroc |") == 2
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_an_axis_is_exported_to_the_same_bytes_each_time(to, warehouse, tmp_path):
+    # The safetensors library orders metadata by chance.
+    found = set()
+    for _ in range(6):
+        path = exported(warehouse, tmp_path, to, NATIVE.format(layer=1))
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        found.add(b"".join(file.read_bytes() for file in files if file.is_file()))
+    assert len(found) == 1
