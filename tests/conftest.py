@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import itertools
 import logging
@@ -9,6 +10,7 @@ import os
 import shutil
 import urllib.request
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 # The hub library reads this once, when it is imported.
@@ -122,6 +124,11 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def s3_server() -> Iterator[str]:
     """The address of a server that holds to If-None-Match, with an empty bucket."""
     server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", port=0)
+    # Half of its time: for each request it lists its own modules, for each object it parses a time.
+    backends, serialize = import_module("moto.backends"), import_module("moto.core.serialize")
+    modules = tuple(backends.list_of_moto_modules())
+    backends.list_of_moto_modules = lambda: modules
+    serialize.parse_to_aware_datetime = functools.cache(serialize.parse_to_aware_datetime)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server.start()
     host, port = server.get_host_and_port()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 from importlib.metadata import version
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ _VERDICTS = {"supported": "supported", "not supported": "refuted"}
 _VERDICTS |= dict.fromkeys(("undecided", "cannot tell"), "undecided")
 # A text column is its distinct values and the index of each row's.
 Columns = dict[str, list | dict[str, list]]
+# The title of each part of the report, and the sections of one study.
+Contents = Mapping[str, Sequence[SectionContent]]
 # A text longer than this may be broken over lines.
 _NAME_LENGTH = 42
 
@@ -85,13 +87,20 @@ class _View:
     cells: list[list[_Cell]]
 
 
-def page(connection: Connection, study_id: str, *, warnings: Sequence[str]) -> str:
-    """The page of a study, the warnings above all else."""
+def query_contents(connection: Connection, study_id: str) -> Contents:
+    """The rows of every section of `PARTS`."""
     names = study_names(connection, study_id)
-    parts = {
-        title: [_view(query_section(connection, section, names)) for section in sections]
+    return {
+        title: [query_section(connection, section, names) for section in sections]
         for title, sections in PARTS.items()
     }
+
+
+def page(
+    connection: Connection, study_id: str, contents: Contents, *, warnings: Sequence[str]
+) -> str:
+    """The page of a study, the warnings above all else."""
+    parts = {title: list(map(_view, sections)) for title, sections in contents.items()}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -303,13 +312,10 @@ PARTS: dict[str, tuple[Section, ...]] = {
 _SCALE = 2.0
 
 
-def write_chart_files(connection: Connection, study_id: str, folder: Path) -> list[Path]:
+def write_chart_files(contents: Contents, folder: Path) -> None:
     """Write NAME.csv and NAME.sql of every section that has rows, NAME.svg and .png of charts."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = study_names(connection, study_id)
-    written = []
-    for section in (section for sections in PARTS.values() for section in sections):
-        content = query_section(connection, section, names)
+    for content in chain.from_iterable(contents.values()):
         rows = [
             {
                 name: visible(value) if isinstance(value, str) else value
@@ -323,14 +329,12 @@ def write_chart_files(connection: Connection, study_id: str, folder: Path) -> li
             "csv": render(content.table, "csv"),
             "sql": f"{content.statement};\n".encode(),
         }
-        if section.draw is not None:
+        if content.section.draw is not None:
             spec = {**specification(content, rows), "datasets": {"rows": rows}}
             look: Any = {"vl_version": vega_lite_version(), "config": PAPER}
             files["svg"] = vl_convert.vegalite_to_svg(spec, **look).encode()
             files["png"] = vl_convert.vegalite_to_png(spec, **look, scale=_SCALE)
         for suffix, data in files.items():
-            path = folder / f"{section.name}.{suffix}"
+            path = folder / f"{content.section.name}.{suffix}"
             with replacing(path) as temporary:
                 temporary.write_bytes(data)
-            written.append(path)
-    return written

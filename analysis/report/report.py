@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import re
-from itertools import groupby
+from collections.abc import Iterable
+from itertools import chain, groupby
 from pathlib import Path
 
 from axes.analysis.report import tables
-from axes.analysis.report.section import (
-    SectionContent,
-    latest_study,
-    query_section,
-    study_names,
-)
+from axes.analysis.report.section import SectionContent, latest_study
 from axes.analysis.study.claims import ClaimTable, claim_tables
 from axes.warehouse.connection import Connection, connect, query, rows
 from axes.warehouse.errors import AxesError
@@ -70,36 +66,31 @@ def write_report(
     """
     if output.suffix.lower() not in _MARKDOWN + _PAGE:
         raise AxesError(f"{output} is not a report: give a file that ends in .html or .md")
+    from axes.analysis.report.page import page, query_contents, write_chart_files
+
     # Sums are added up in one order, so that the same rows give the same bytes.
     connection = connect(root, settings={"threads": 1})
     study_id = latest_study(connection, study)
+    contents = query_contents(connection, study_id)
     if output.suffix.lower() in _MARKDOWN:
-        text = _markdown(connection, study_id)
+        text = _markdown(connection, study_id, [*chain.from_iterable(contents.values())])
     else:
-        from axes.analysis.report.page import page
-
-        text = page(connection, study_id, warnings=warnings_in_short(connection, study_id))
+        warnings = warnings_in_short(connection, study_id)
+        text = page(connection, study_id, contents, warnings=warnings)
     output.parent.mkdir(parents=True, exist_ok=True)
     with replacing(output) as temporary:
         temporary.write_text(text, encoding="utf-8")
     if figures is not None:
-        from axes.analysis.report.page import write_chart_files
-
-        write_chart_files(connection, study_id, figures)
+        write_chart_files(contents, figures)
     return output
 
 
-def _markdown(connection: Connection, study_id: str) -> str:
+def _markdown(connection: Connection, study_id: str, contents: Iterable[SectionContent]) -> str:
     """The sections of the page, charts as their rows, and the models behind each claim."""
-    from axes.analysis.report.page import PARTS
-
-    names = study_names(connection, study_id)
     parts = [f"# Study {study_id}\n"]
     warnings = [f"- {markdown_text(line)}" for line in sensitivity_warnings(connection, study_id)]
     if warnings:
         parts.append("## Warnings\n\n" + "\n".join(warnings) + "\n")
-    sections = (section for sections in PARTS.values() for section in sections)
-    contents = [query_section(connection, section, names) for section in sections]
     blocks: list[tuple[str, str, SectionContent | ClaimTable]] = [
         *((content.section.title, f"{content.explanation}\n\n", content) for content in contents),
         *((claim.title, "", claim) for claim in claim_tables(connection, study_id)),
