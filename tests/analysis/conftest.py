@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from axes.analysis.report.report import write_report
 from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.run import run_study
 from tests.once import made_once
@@ -44,6 +45,15 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run_study(root, DEFINITION)
 
     return made_once(tmp_path_factory, "studied", make)
+
+
+@pytest.fixture(scope="session")
+def written(reported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of `reported` as a page."""
+    folder = made_once(
+        tmp_path_factory, "written", lambda folder: write_report(reported, folder / "report.html")
+    )
+    return folder / "report.html"
 
 
 @pytest.fixture

@@ -7,15 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.once import made_once
 from tests.warehouse.sound import put_warehouse
 
 
 @pytest.fixture(scope="session")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The warehouse of `put_warehouse`, not to be written to."""
-    folder = tmp_path_factory.mktemp("sound") / "lake"
-    put_warehouse(folder)
-    return folder
+    return made_once(tmp_path_factory, "sound", put_warehouse)
 
 
 @pytest.fixture

@@ -89,11 +89,6 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def written(reported, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(reported, tmp_path_factory.mktemp("written") / "report.html")
-
-
-@pytest.fixture(scope="module")
 def page(written) -> Page:
     return Page(written)
 

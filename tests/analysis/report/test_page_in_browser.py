@@ -6,16 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from axes.analysis.report.report import write_report
 from tests.chromium import DESK, PHONE, browser, needs_chromium, no_sideways_scroll
 
 pytestmark = needs_chromium
 __all__ = ["browser"]
-
-
-@pytest.fixture(scope="module")
-def written(reported, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(reported, tmp_path_factory.mktemp("shown") / "report.html")
 
 
 @pytest.fixture(params=[DESK, PHONE], ids=["desk", "phone"])
