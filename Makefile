@@ -120,10 +120,8 @@ demo-bucket:
 	$(VENV)/bin/python .ci/check_demo.py same $(LIKE) $(ROOT)
 
 # Some tests wait, for a server or a signal: one more process than cores uses the time. Rewritten
-# tests are kept as bytecode. With jemalloc, of which Ray brings a copy for Linux, DuckDB takes a
-# tenth less processor time than with glibc's malloc.
-JEMALLOC = $(wildcard $(CURDIR)/$(VENV)/lib/python3*/site-packages/ray/core/libjemalloc.so)
-PYTEST = OMP_NUM_THREADS=1 LD_PRELOAD=$(JEMALLOC) PYTHONDONTWRITEBYTECODE= $(VENV)/bin/python -m pytest \
+# tests are kept as bytecode.
+PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(VENV)/bin/python -m pytest \
   --numprocesses $$(($$(nproc) + 1)) --dist worksteal
 
 test: $(TESTABLE) ## The whole test suite.
