@@ -114,11 +114,15 @@ def _write_safetensors(contents: Contents, path: Path) -> None:
 def _save(
     tensors: Mapping[str, np.ndarray], path: Path, cards: Sequence[Card], **metadata: str
 ) -> None:
-    """Write tensors, float32, with the cards and more in the header."""
-    from safetensors.numpy import save_file
+    """Write tensors, float32, with the cards and more in the header; the same bytes each time."""
+    from safetensors.numpy import save
 
-    header = {"format": "pt", **metadata, "card": json.dumps(pack(cards))}
-    save_file(dict(tensors), path, metadata=header)
+    data = save(dict(tensors), {"format": "pt", **metadata, "card": json.dumps(pack(cards))})
+    start = 8 + int.from_bytes(data[:8], "little")
+    # The library leaves the order of the metadata to chance.
+    header = json.dumps(json.loads(data[8:start]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data[start:])
 
 
 def _read_safetensors(path: Path) -> Contents:
