@@ -16,6 +16,7 @@ from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from jaxtyping import Float, Int
 
 from axes.warehouse.axes import Space, read_axes
@@ -95,7 +96,11 @@ class TokenRows:
         for ids, vectors in batches:
             if directions is not None:
                 vectors = _projected(vectors, directions)
-            places, is_in_set = find_rows(sorted_ids, text_array(ids))
+            # A prompt's tokens lie together: each run of an id is looked up once.
+            runs = pc.run_end_encode(ids)
+            lengths = np.diff(runs.run_ends.to_numpy(), prepend=0)
+            found = find_rows(sorted_ids, text_array(runs.values))
+            places, is_in_set = (np.repeat(each, lengths) for each in found)
             if not is_in_set.all():
                 places, vectors = places[is_in_set], vectors[is_in_set]
             if len(rows) and len(places) and rows[0] != order[places[0]]:

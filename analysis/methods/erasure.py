@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from axes.analysis.activations import mean, project
+from axes.analysis.activations import BLOCK_BYTES, mean, project
 from axes.analysis.methods.covariance import shrunk_covariance
 from axes.analysis.methods.directions import difference_in_means, fit_direction
 from axes.analysis.methods.logistic import logistic_fitter
@@ -109,6 +109,8 @@ class _Erased:
 
 def probe_scores(x: Any, labels: Labels, trained: Labels) -> Scores:
     """Scores of all rows by a logistic regression on the trained ones."""
+    if 4 * len(x) * x.shape[1] <= BLOCK_BYTES:  # Erased once, not each time they are gone through.
+        x = x[:]
     scores = project(x, logistic_fitter(x, trained)(labels))
     middle = (scores[trained & labels].mean() + scores[trained & ~labels].mean()) / 2
     return (scores - middle) / (scores[trained].std() or 1.0)

@@ -179,7 +179,7 @@ def fitted_scores(
     above, below = _class_means(x, centre, seen & labels, seen & ~labels)
     directions, middles = above - below, (above + below) / 2
     if method != "mean_diff":
-        directions = _refitted(x, labels, seen, method, groups)
+        directions = refitted(x, labels, seen, method, groups)
     # Shuffled classes may have the very same mean: no direction, and every row a tie.
     units = unit_rows(directions)
     scores = project_centred(x, units.T, centre).T
@@ -207,7 +207,7 @@ def _class_means(
     return above, below
 
 
-def _refitted(
+def refitted(
     x: Rows,
     labels: Bool[np.ndarray, "fit row"],
     seen: Bool[np.ndarray, "fit row"],
@@ -265,7 +265,10 @@ def random_singular_values(
     """Singular values of directions drawn uniformly in each model and mapped."""
     random = np.random.default_rng(seed)
     return singular_values(
-        [_mapped(model, random.standard_normal((count, model.x.shape[1]))) for model in models]
+        [
+            mapped_directions(model, random.standard_normal((count, model.x.shape[1])))
+            for model in models
+        ]
     )
 
 
@@ -283,7 +286,7 @@ def shuffled_directions(
     Their lengths are the gains of the maps; `singular_values` compares what they have in common.
     """
     shuffled = shuffled_labellings(labels, groups, count, np.random.default_rng(seed))
-    fit = partial(_refitted, labels=shuffled, seen=np.ones_like(shuffled), method=method)
+    fit = partial(refitted, labels=shuffled, seen=np.ones_like(shuffled), method=method)
     return np.stack(
         [unit_rows(fit(each.x, groups=groups)) @ each.alignment.jacobian for each in models]
     )
@@ -311,7 +314,7 @@ def bootstrap_angles(
             return _differences(x, counts * labels, counts * ~labels)
         return np.stack([_resampled(x, labels, groups, drawn, method) for drawn in counts])
 
-    mapped = [_mapped(model, directions(model.x)) for model in models]
+    mapped = [mapped_directions(model, directions(model.x)) for model in models]
     # [model, resample, d_reference] -> for each resample the axis of its [model, d_reference].
     axes = universal_axis(np.stack(mapped, axis=1), shared).vector
     return np.degrees(np.arccos(np.clip(axes @ axis, -1.0, 1.0)))
@@ -335,7 +338,7 @@ def _resampled(
     return fit_direction(method, take(x, index), labels[index], copied_groups).vector
 
 
-def _mapped(
+def mapped_directions(
     model: Mapped, directions: Float[np.ndarray, "draw d_model"]
 ) -> Float[np.ndarray, "draw d_reference"]:
     """Unit directions in the reference's space."""

@@ -34,12 +34,12 @@ def universal_axis(
 
 
 def leave_one_out_axes(
-    directions: Float[np.ndarray, "model d_model"], method: str = "svd"
-) -> list[Float[np.ndarray, " d_model"]]:
+    directions: Float[np.ndarray, "*draw model d_model"], method: str = "svd"
+) -> list[Float[np.ndarray, "*draw d_model"]]:
     """For each of the directions the axis shared by all others."""
     return [
-        universal_axis(np.delete(directions, index, axis=0), method).vector
-        for index in range(len(directions))
+        universal_axis(np.delete(directions, index, axis=-2), method).vector
+        for index in range(directions.shape[-2])
     ]
 
 

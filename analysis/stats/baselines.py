@@ -128,21 +128,23 @@ def baseline_fitter(
     """
     targets = np.where(labels, 1.0, -1.0)
     # The constant feature is the intercept; its penalty moves all scores of a fit alike.
-    products = [kernel + 1.0 for kernel in kernels]
-    hats = [np.linalg.solve(each + _PENALTY * np.eye(len(each)), each) for each in products]
-    residuals = [targets - hat @ targets for hat in hats]
+    products = np.array([kernel + 1.0 for kernel in kernels])
+    hats = np.array(
+        [np.linalg.solve(each + _PENALTY * np.eye(len(each)), each) for each in products]
+    )
+    residuals = np.array([targets - hat @ targets for hat in hats])[..., None]
 
     def fit(seen: Labels) -> Float[np.ndarray, "baseline row"]:
         rows, out = np.flatnonzero(seen), np.flatnonzero(~seen)
         scores = np.zeros((len(products), len(labels)))
-        for index, (each, hat, residual) in enumerate(zip(products, hats, residuals, strict=True)):
-            # Whichever system is the smaller: of the rows fitted on, or of those left out.
-            if len(rows) < len(out):
-                inner = each[np.ix_(rows, rows)] + _PENALTY * np.eye(len(rows))
-                scores[index, out] = each[np.ix_(out, rows)] @ np.linalg.solve(inner, targets[rows])
-            else:
-                inner = np.eye(len(out)) - hat[np.ix_(out, out)]
-                scores[index, out] = targets[out] - np.linalg.solve(inner, residual[out])
+        # Whichever system is the smaller: of the rows fitted on, or of those left out.
+        if len(rows) < len(out):
+            inner = products[:, rows[:, None], rows] + _PENALTY * np.eye(len(rows))
+            solved = np.linalg.solve(inner, targets[rows])[..., None]
+            scores[:, out] = (products[:, out[:, None], rows] @ solved)[..., 0]
+        else:
+            inner = np.eye(len(out)) - hats[:, out[:, None], out]
+            scores[:, out] = targets[out] - np.linalg.solve(inner, residuals[:, out])[..., 0]
         # Rows of equal features tie; what is left of `targets` in the last digits must not tell.
         return scores.round(9)
 

@@ -10,11 +10,11 @@ times, as one draw may move an AUROC by several hundredths.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from axes.analysis.stats.auroc import (
     Estimate,
@@ -26,7 +26,7 @@ from axes.analysis.stats.auroc import (
     influences,
 )
 from axes.analysis.stats.evaluate import point_metrics
-from axes.analysis.stats.splits import grouped_folds, out_of_fold
+from axes.analysis.stats.splits import grouped_folds
 
 REPEATS = 10
 BLOCKS = 20
@@ -93,22 +93,26 @@ class OutOfFold:
         return evaluated + float(np.clip(crossed * count / (count - 1), 0.0, evaluated))
 
 
+# Masks of the rows to fit on -> the scores of all rows by each of these fits.
+Fit = Callable[[Bool[np.ndarray, "fit row"]], Float[np.ndarray, "fit scorer row"]]
+
+
 def evaluate_out_of_fold(
-    fit: Callable[[Labels], Float[np.ndarray, "scorer row"]],
+    fit: Fit,
     labels: Labels,
     groups: Groups,
     *,
     seed: int = 0,
 ) -> OutOfFold:
-    """Evaluate what `fit` fits on a mask of rows, giving every row's scores, on rows not seen.
+    """Evaluate what `fit` fits on masks of rows, giving every row's scores, on rows not seen.
 
-    All that depends on labels belongs into `fit`. It is called 150 times: five folds drawn ten
-    times, and for the first draw without each of 20 blocks of groups. With fewer than ten groups
-    in a class there are no blocks, and the variance is the largest possible, twice DeLong's.
+    All that depends on labels belongs into `fit`. There are 150 fits in two calls: five folds drawn
+    ten times, and for the first draw without each of 20 blocks of groups. With fewer than ten
+    groups in a class there are no blocks, and the variance is the largest possible, twice DeLong's.
     Raises `LabelError` where a class lies in a single group.
     """
     draws = [grouped_folds(labels, groups, seed=seed + repeat) for repeat in range(REPEATS)]
-    scores = np.stack([out_of_fold(fit, folds) for folds in draws])
+    scores = _unseen(fit, draws, np.ones((REPEATS, len(labels)), dtype=bool))
     areas = np.stack([aurocs(each, labels) for each in scores])
     parts = [influences(each, labels, groups) for each in scores]
     moved = None if parts[0] is None else np.mean([part for part in parts if part is not None], 0)
@@ -116,14 +120,27 @@ def evaluate_out_of_fold(
     blocks = grouped_folds(labels, groups, fold_count=BLOCKS, seed=seed + REPEATS)
     count = int(blocks.max()) + 1
     if moved is not None and count >= _MIN_BLOCKS:
-
-        def without_block(block: int) -> Float[np.ndarray, " scorer"]:
-            return aurocs(out_of_fold(lambda seen: fit(seen & (blocks != block)), draws[0]), labels)
-
-        without = np.stack([without_block(block) for block in range(count)])
+        others = blocks != np.arange(count)[:, None]
+        refits = _unseen(fit, [draws[0]] * count, others)
+        without = np.stack([aurocs(each, labels) for each in refits])
         # What a block of n / count rows adds, by what the rest comes to without it.
         refitted = (without.mean(axis=0) - without) * (count - 1) / count
         first = np.unique(groups, return_index=True)[1]
         by_block = np.zeros((count, scores.shape[1]))
         np.add.at(by_block, blocks[first], moved)
     return OutOfFold(scores, areas.mean(axis=0), len(np.unique(groups)), moved, by_block, refitted)
+
+
+def _unseen(
+    fit: Fit, draws: Sequence[Groups], kept: Bool[np.ndarray, "draw row"]
+) -> Float[np.ndarray, "draw scorer row"]:
+    """Each row's scores by the fits on the rows kept of the other folds, for each draw of folds."""
+    masks = [
+        (folds != np.arange(folds.max() + 1)[:, None]) & rows
+        for folds, rows in zip(draws, kept, strict=True)
+    ]
+    fits, rows = fit(np.concatenate(masks)), np.arange(kept.shape[1])
+    # Each draw's fits lie behind those of the draws before: one a fold.
+    starts = np.cumsum([0, *map(len, masks[:-1])])
+    pairs = zip(starts, draws, strict=True)
+    return np.stack([fits[start + folds, :, rows].T for start, folds in pairs])

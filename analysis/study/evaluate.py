@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache, partial
 
 import numpy as np
 
@@ -21,7 +22,12 @@ from axes.analysis.stats.neighbours import mutual_knn
 from axes.analysis.study.evaluations import Evaluation, Steps, corrected
 from axes.analysis.study.fit import FittedModel, FittedStudy, Member, paired
 from axes.analysis.study.robustness.shifts import paraphrases, shift_rows
-from axes.analysis.study.robustness.stability import direction_rows, held_out_rows, shared_axis_rows
+from axes.analysis.study.robustness.stability import (
+    direction_rows,
+    held_out_rows,
+    refitter,
+    shared_axis_rows,
+)
 
 
 def evaluate(study: FittedStudy, steps: Steps) -> list[Evaluation]:
@@ -49,8 +55,9 @@ def evaluate(study: FittedStudy, steps: Steps) -> list[Evaluation]:
             rows += _auroc_rows(study, model, prompt_set, steps)
             rows += _null_rows(study, model, prompt_set, steps)
         rows += direction_rows(study.definition, model.member, steps)
-    rows += held_out_rows(study, steps)
-    rows += shift_rows(study, steps, originals)
+    refits = cache(partial(refitter, study, study.matrices))
+    rows += held_out_rows(study, steps, refits)
+    rows += shift_rows(study, steps, originals, refits)
     return corrected(rows, by=("metric", "is_in_sample"))
 
 

@@ -129,11 +129,11 @@ def _out_of_fold(seed: int, strength: float | None = None) -> dict[str, bool]:
     labels, pairs = group.labels["labelled"], group.pairs["labelled"]
     mapped = [Mapped(fitted.x[name]["labelled"], fitted.alignments[name]) for name in WIDTHS]
     fit_axes = axes_fitter(mapped, labels, pairs)
-    evaluated = evaluate_out_of_fold(lambda seen: fit_axes(seen)[place], labels, pairs)
+    evaluated = evaluate_out_of_fold(lambda seen: fit_axes(seen)[:, place], labels, pairs)
     folds = grouped_folds(labels, pairs)
     x = np.column_stack([mapped[place].x, np.ones(len(labels))])
     # [fold, axis, row] projections are x @ vector + constant, without a remainder.
-    projected = np.stack([fit_axes(folds != fold)[place] for fold in np.unique(folds)])
+    projected = fit_axes(folds != np.unique(folds)[:, None])[:, place]
     truths = [
         np.mean([group.auroc(model, np.linalg.lstsq(x, row)[0][:-1]) for row in of_axis])
         for of_axis in projected.swapaxes(0, 1)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from axes.analysis.activations import blocks, project
+from axes.analysis.activations import blocks, project, project_centred
 from axes.analysis.stats.auroc import Scores
 from axes.warehouse.errors import AxisError
 from axes.warehouse.layers import Rows
@@ -90,6 +90,17 @@ class Alignment:
             ]
             projected += np.concatenate(parts)
         return projected
+
+    def project_centred(
+        self,
+        x: Rows,
+        axes: Float[np.ndarray, "d_reference axis"],
+        centre: Float[np.ndarray, " d_model"],
+    ) -> Float[np.ndarray, "row axis"]:
+        """Projections on several axes, each but for a constant: about a centre if affine."""
+        if self.hidden is None:
+            return project_centred(x, self.weights @ axes, centre)
+        return np.stack([self.project(x, axis) for axis in axes.T], axis=1)
 
     @property
     def effective_rank(self) -> float:

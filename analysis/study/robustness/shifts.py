@@ -7,7 +7,7 @@ words, matched by `pair_id` and class: both are projected on axes fitted without
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -30,7 +30,7 @@ from axes.analysis.stats.splits import grouped_folds, out_of_fold
 from axes.analysis.study.evaluations import Evaluation, Steps
 from axes.analysis.study.fit import FittedStudy
 from axes.analysis.study.robustness.held_out import MIN_ROWS
-from axes.analysis.study.robustness.stability import SHARED_AXES, refit_inputs, refitter
+from axes.analysis.study.robustness.stability import SHARED_AXES, Refits, refit_inputs, refitter
 from axes.warehouse.errors import PromptError
 from axes.warehouse.handle import Warehouse
 
@@ -52,13 +52,16 @@ def paraphrases(study: FittedStudy, warehouse: Warehouse) -> dict[str, dict[str,
 
 
 def shift_rows(
-    study: FittedStudy, steps: Steps, originals: Mapping[str, Mapping[str, str]]
+    study: FittedStudy,
+    steps: Steps,
+    originals: Mapping[str, Mapping[str, str]],
+    refits: Callable[[], Refits],
 ) -> list[Evaluation]:
     """`AXIS_shifted`, by what it was fitted and judged on: every part, and every paraphrase."""
     prompts, inputs = study.definition.prompts, refit_inputs(study)
     parts = _parts(steps.warehouse, prompts, study.matrices[0])
     rows_of_parts = {name: np.flatnonzero(part).tolist() for name, part in parts.items()}
-    compute = partial(_left_out, study, parts)
+    compute = partial(_left_out, study, parts, refits)
     rows = steps.compute("shifts", [inputs, rows_of_parts], compute, prompt_set=prompts)
     for name, original in originals.items():
         matrices = [member.labelled[name] for member in study.members]
@@ -91,13 +94,15 @@ def _parts(warehouse: Warehouse, prompt_set: str, matrix: Matrix) -> dict[str, L
     return parts
 
 
-def _left_out(study: FittedStudy, parts: Mapping[str, Labels]) -> list[Evaluation]:
+def _left_out(
+    study: FittedStudy, parts: Mapping[str, Labels], refits: Callable[[], Refits]
+) -> list[Evaluation]:
     """Each part by axes fitted on the groups without a row of it."""
     labels, groups = study.matrices[0].labels, study.matrices[0].groups
-    fit, place = refitter(study, study.matrices)
+    fit, place = refits()
     rows = []
     for name, at in parts.items():
-        scores = fit(~np.isin(groups, groups[at]))[:, None, at]
+        scores = fit(~np.isin(groups, groups[at])[None])[0][:, None, at]
         rows += _rows(study, place, scores, labels[at], groups[at], (f"no {name}", name))
     return rows
 
@@ -134,7 +139,9 @@ def _in_other_words(
     fit, place = refitter(study, stacked)
     folds = grouped_folds(prompts.labels, prompts.groups, seed=study.definition.seed)
     is_original = np.arange(len(folds) + len(of)) < len(folds)
-    scores = out_of_fold(lambda seen: fit(seen & is_original), np.append(folds, folds[of]))
+    scores = out_of_fold(
+        lambda seen: fit((seen & is_original)[None])[0], np.append(folds, folds[of])
+    )
     both = np.stack([scores[:, ~is_original], scores[:, of]], axis=1)
     between = (study.definition.prompts, name)
     return _rows(study, place, both, prompts.labels[of], prompts.groups[of], between)

@@ -14,18 +14,20 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from axes.analysis.activations import Matrix, project, row_norms
+from axes.analysis.activations import Matrix, mean, project, project_centred, row_norms
 from axes.analysis.methods import DIRECTIONS
-from axes.analysis.methods.directions import cosine, fit_direction, unit
+from axes.analysis.methods.directions import cosine, unit
 from axes.analysis.methods.erasure import can_evaluate_erasure, erasure_scores
 from axes.analysis.methods.layer_selection import select_layers
 from axes.analysis.methods.nulls import (
     Mapped,
     bootstrap_angles,
     control_tasks,
+    mapped_directions,
     random_singular_values,
+    refitted,
     shuffled_directions,
     shuffled_labels,
     singular_values,
@@ -45,7 +47,7 @@ from axes.analysis.stats.auroc import (
 )
 from axes.analysis.stats.baselines import Kernel, baseline_fitter, model_kernels, text_kernels
 from axes.analysis.stats.evaluate import evaluate_scores
-from axes.analysis.stats.out_of_fold import evaluate_out_of_fold
+from axes.analysis.stats.out_of_fold import Fit, evaluate_out_of_fold
 from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.evaluations import Evaluation, Steps
 from axes.analysis.study.fit import FittedStudy, Member
@@ -266,12 +268,18 @@ def _erasure(definition: StudyDefinition, _: Member, matrix: Matrix) -> _Metrics
     }
 
 
-def held_out_rows(study: FittedStudy, steps: Steps) -> list[Evaluation]:
+# What `refitter` gives.
+Refits = tuple[Fit, dict[tuple[str | None, str], int]]
+
+
+def held_out_rows(
+    study: FittedStudy, steps: Steps, refits: Callable[[], Refits]
+) -> list[Evaluation]:
     """Every model's direction and the shared axes on prompts that no direction was fitted on.
 
     Beside them the baselines of the prompts and of each model, and every axis minus each of those.
     """
-    prompt_set, compute = study.definition.prompts, partial(_held_out, study)
+    prompt_set, compute = study.definition.prompts, partial(_held_out, study, refits)
     return steps.compute("held out", refit_inputs(study), compute, prompt_set=prompt_set)
 
 
@@ -288,9 +296,9 @@ def refit_inputs(study: FittedStudy) -> list[Any]:
     ]
 
 
-def _held_out(study: FittedStudy) -> list[Evaluation]:
+def _held_out(study: FittedStudy, refits: Callable[[], Refits]) -> list[Evaluation]:
     labels, groups = study.matrices[0].labels, study.matrices[0].groups
-    fit, place = refitter(study, study.matrices)
+    fit, place = refits()
     evaluated = evaluate_out_of_fold(fit, labels, groups, seed=study.definition.seed)
     row = partial(Evaluation.of_scorers, prompt_set=study.definition.prompts, labels=labels)
     metrics = {scorer: evaluated.metrics(at, labels, groups) for scorer, at in place.items()}
@@ -315,10 +323,8 @@ def _held_out(study: FittedStudy) -> list[Evaluation]:
     return rows
 
 
-def refitter(
-    study: FittedStudy, matrices: Sequence[Matrix]
-) -> tuple[Callable[[Labels], Float[np.ndarray, "scorer row"]], dict[tuple[str | None, str], int]]:
-    """A function that fits all axes and baselines on a mask of rows; (model, scorer) -> its place.
+def refitter(study: FittedStudy, matrices: Sequence[Matrix]) -> Refits:
+    """A function that fits all axes and baselines on masks of rows; (model, scorer) -> its place.
 
     `matrices` are each model's, of the same prompts. Baselines of the prompts have no model.
     """
@@ -336,8 +342,10 @@ def refitter(
     models = _mapped(study, matrices)
     fit_axes = axes_fitter(models, labels, groups, method=method, shared=shared)
 
-    def fit(seen: Labels) -> Float[np.ndarray, "scorer row"]:
-        return np.concatenate([*fit_axes(seen), fit_baselines(seen)])
+    def fit(seen: Bool[np.ndarray, "fit row"]) -> Float[np.ndarray, "fit scorer row"]:
+        of_models = fit_axes(seen)
+        of_texts = np.stack([fit_baselines(mask) for mask in seen])
+        return np.concatenate([*of_models.swapaxes(0, 1), of_texts], axis=1)
 
     axes = SHARED_AXES[: 2 if len(matrices) == 1 else 3]
     # In the order of `fit`: axes by model, baselines of the prompts, and those by model.
@@ -352,29 +360,38 @@ def axes_fitter(
     *,
     method: str = "mean_diff",
     shared: str = "svd",
-) -> Callable[[Labels], Float[np.ndarray, "model axis row"]]:
-    """A function that fits every model's axes on a mask of rows and projects all rows on them.
+) -> Callable[[Bool[np.ndarray, "fit row"]], Float[np.ndarray, "fit model axis row"]]:
+    """A function that fits every model's axes on masks of rows and projects all rows on them.
 
     Axes are those of `SHARED_AXES`, the last one with several models only; `method` is that of the
     directions, `shared` that of the axis made of them. Rows are projected about the middle of the
     classes fitted on, so that folds compare.
     """
+    centres = [mean(each.x) for each in models]
 
-    def fit(seen: Labels) -> Float[np.ndarray, "model axis row"]:
-        natives = [fit_direction(method, each.x, labels, groups, seen).vector for each in models]
+    def fit(seen: Bool[np.ndarray, "fit row"]) -> Float[np.ndarray, "fit model axis row"]:
+        drawn = np.broadcast_to(labels, seen.shape)
+        natives = [unit_rows(refitted(each.x, drawn, seen, method, groups)) for each in models]
         pairs = zip(models, natives, strict=True)
-        aligned = np.stack([unit(each.alignment.map(native)).vector for each, native in pairs])
+        aligned = np.stack([mapped_directions(*pair) for pair in pairs], axis=1)
         by_axis = [[universal_axis(aligned, shared).vector] * len(models)]
         if len(models) > 1:
             by_axis.append(leave_one_out_axes(aligned, shared))
+        # [axis, row, fit] of each model: one product for all fits.
         projected = np.array(
             [
-                [project(each.x, native), *(each.alignment.project(each.x, axis) for axis in axes)]
-                for each, native, *axes in zip(models, natives, *by_axis, strict=True)
+                [
+                    project_centred(each.x, native.T, centre),
+                    *(each.alignment.project_centred(each.x, axis.T, centre) for axis in axes),
+                ]
+                for each, native, centre, *axes in zip(
+                    models, natives, centres, *by_axis, strict=True
+                )
             ]
         )
-        positive, negative = projected[..., seen & labels], projected[..., seen & ~labels]
-        middles = (positive.mean(axis=-1) + negative.mean(axis=-1)) / 2
-        return projected - middles[..., None]
+        projected = np.moveaxis(projected, -1, 0)
+        kinds = [seen & labels, seen & ~labels]
+        weights = sum(kind / kind.sum(axis=1, keepdims=True) for kind in kinds) / 2
+        return projected - np.einsum("fmar,fr->fma", projected, weights)[..., None]
 
     return fit

@@ -6,11 +6,16 @@ import numpy as np
 import pytest
 
 from axes.analysis.methods.nulls import fitted_scores
-from axes.analysis.stats.auroc import Labels, auroc_interval, aurocs
-from axes.analysis.stats.out_of_fold import OutOfFold, evaluate_out_of_fold
+from axes.analysis.stats.auroc import auroc_interval, aurocs
+from axes.analysis.stats.out_of_fold import Fit, OutOfFold, evaluate_out_of_fold
 from axes.analysis.stats.splits import grouped_folds, out_of_fold
 
 LABELS, PAIRS = np.arange(160) % 2 == 0, np.arange(160) // 2
+
+
+def fits(x: np.ndarray) -> Fit:
+    """One scorer: the difference in means."""
+    return lambda seen: fitted_scores(x, LABELS, seen)[:, None]
 
 
 def evaluated(strength: float, seed: int) -> tuple[OutOfFold, float]:
@@ -20,11 +25,12 @@ def evaluated(strength: float, seed: int) -> tuple[OutOfFold, float]:
     x[:, 0] += strength * LABELS
     noise = random.standard_normal(160)
 
-    def fit(seen: Labels) -> np.ndarray:
-        native = fitted_scores(x, LABELS, seen)[0]
-        return np.stack([native, native, noise])
+    def fit(seen: np.ndarray) -> np.ndarray:
+        native = fitted_scores(x, LABELS, seen)
+        return np.stack([native, native, np.broadcast_to(noise, native.shape)], axis=1)
 
-    delong = auroc_interval(out_of_fold(fit, grouped_folds(LABELS, PAIRS))[0], LABELS, PAIRS)
+    first = out_of_fold(partial(fitted_scores, x, LABELS), grouped_folds(LABELS, PAIRS))[0]
+    delong = auroc_interval(first, LABELS, PAIRS)
     return evaluate_out_of_fold(fit, LABELS, PAIRS), (delong.upper - delong.estimate) / 1.96
 
 
@@ -57,14 +63,14 @@ def test_the_area_is_the_mean_over_draws_of_folds_and_does_not_hang_on_one() -> 
     x = np.random.default_rng(3).standard_normal((160, 24))
     fit = partial(fitted_scores, x, LABELS)
     one = [aurocs(out_of_fold(fit, grouped_folds(LABELS, PAIRS, seed=s)), LABELS) for s in range(8)]
-    several = [evaluate_out_of_fold(fit, LABELS, PAIRS, seed=100 * s).areas for s in range(4)]
+    several = [evaluate_out_of_fold(fits(x), LABELS, PAIRS, seed=100 * s).areas for s in range(4)]
     assert np.std(several) < 0.6 * np.std(one)
 
 
 def test_with_few_groups_the_interval_is_the_widest() -> None:
     few = PAIRS // 10
     x = np.random.default_rng(4).standard_normal((160, 24))
-    found = evaluate_out_of_fold(partial(fitted_scores, x, LABELS), LABELS, few)
+    found = evaluate_out_of_fold(fits(x), LABELS, few)
     assert found.refitted is None
     delong = auroc_interval(found.scores[0, 0], LABELS, few)
     widest = auroc_interval(found.scores[0, 0], LABELS, few, is_out_of_fold=True)

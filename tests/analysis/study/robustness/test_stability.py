@@ -27,7 +27,8 @@ def models(strength: float, seed: int = 0) -> list[Mapped]:
 
 def held_out_scores(found: list[Mapped]) -> np.ndarray:
     """`[model, axis, row]`: native, universal and leave one out, out of fold."""
-    return out_of_fold(axes_fitter(found, LABELS, PAIRS), grouped_folds(LABELS, PAIRS))
+    fit = axes_fitter(found, LABELS, PAIRS)
+    return out_of_fold(lambda seen: fit(seen[None])[0], grouped_folds(LABELS, PAIRS))
 
 
 def test_the_shared_axis_works_on_prompts_it_was_not_made_of():
