@@ -167,8 +167,8 @@ def _limits(axis: Axis, card: Card, evaluations: list[_Evaluation]) -> Iterator[
         )
     else:
         yield "What it was fitted on is not known, so nothing can be marked as in sample."
-    if axis.kind == "imported":
-        yield f"Imported from {card['parameters'].get('file')}: it was not fitted here."
+    if (file := card["parameters"].get("file")) is not None or axis.kind == "imported":
+        yield f"Imported from {file}: it was not fitted here."
     aurocs = [row for row in evaluations if row.metric == "auroc"]
     if not aurocs:
         yield "No evaluation is stored: it is not known to rank any prompts."

@@ -367,12 +367,17 @@ def _axis(
         "number": number,
         "card": {**card, "parameters": inner} if card else None,
     }
+    place = ("imported", model_id, space.layer, site, pooling, template)
+    name = "/".join(parts if site == RESID_POST else [*parts, site])
+    if file.contents.is_subspace:
+        basis = file.contents.matrix(len(file.contents.vectors))
+        subspace_id = content_key(*place, basis.tolist())
+        parameters = {**inner, **parameters, "subspace": name, "subspace_id": subspace_id}
+        name += f"/{inner['component']}"
     return Axis(
-        axis_id=content_key(
-            "imported", model_id, space.layer, site, pooling, template, unit.tolist()
-        ),
-        name="/".join(parts if site == RESID_POST else [*parts, site]),
-        kind="imported",
+        axis_id=content_key(*place, unit.tolist()),
+        name=name,
+        kind="subspace" if file.contents.is_subspace else "imported",
         method=card.get("method") or file.contents.method or "unknown",
         space=space,
         vector=unit.astype(np.float64),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -134,12 +137,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def scores_of(root: Path, prompt_set: str) -> dict[str, np.ndarray]:
+def scores_of(root: Path, prompt_set: str, name: str = NAME) -> dict[str, np.ndarray]:
     """Columns of `v_subspace_scores` in the order of the prompts."""
     found = ask(
         root,
         "from v_subspace_scores where subspace_name = ? and prompt_set = ? order by prompt_id",
-        [NAME, prompt_set],
+        [name, prompt_set],
     )
     return {name: np.array([row[name] for row in found]) for name in found[0]}
 
@@ -251,10 +254,41 @@ def test_what_does_not_fit_a_subspace_is_refused(root, words, message):
     assert re.search(message, refused(*words, "--root", root))
 
 
-def test_its_file_is_not_imported_as_directions_of_layers(root, tmp_path):
-    words = ("--to", "safetensors", "-o", tmp_path / "basis.safetensors", "--root", root)
-    ok("export", NAME, *words)
-    assert "cannot be imported" in refused("import", tmp_path / "basis.safetensors", "--root", root)
+@pytest.mark.parametrize("to", ["safetensors", "npz"])
+def test_a_file_of_it_is_imported_as_the_same_subspace(root, tmp_path, to):
+    file = tmp_path / f"basis.{to}"
+    ok("export", NAME, "--to", to, "-o", file, "--root", root)
+    lake = shutil.copytree(root, tmp_path / "lake")
+    first, *others = printed("import", file, "--root", lake)
+    assert first["name"] == "imported/mine/0/basis/1" and len(others) == 2
+    ok("score", "imported/mine/0/basis", "--root", lake)
+    fitted, imported = (
+        scores_of(lake, "planted", name) for name in (NAME, "imported/mine/0/basis")
+    )
+    np.testing.assert_allclose(imported["combination"], fitted["combination"], rtol=1e-12)
+    np.testing.assert_array_equal(imported["is_in_sample"], fitted["is_in_sample"])
+    again = tmp_path / f"again.{to}"
+    ok("export", "imported/mine/0/basis", "--to", to, "-o", again, "--root", lake)
+    vectors = [(np.load if to == "npz" else load_file)(each)["subspace"] for each in (file, again)]
+    np.testing.assert_array_equal(*vectors)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"weights": [1.0]}, "card 0 is not of vector 1 of 3"),
+        ({"weights": "none"}, "card 0 is not of a subspace"),
+        ({"component": 2}, "card 0 is not of vector 1 of 3"),
+        ({"offset": math.nan}, "card 0 is not of vector 1 of 3"),
+    ],
+)
+def test_a_file_whose_cards_are_not_of_its_basis_is_refused(root, tmp_path, changed, message):
+    ok("export", NAME, "--to", "npz", "-o", tmp_path / "basis.npz", "--root", root)
+    arrays = dict(np.load(tmp_path / "basis.npz"))
+    card = json.loads(str(arrays["card"]))
+    card["axes"][0]["parameters"] |= changed
+    np.savez(tmp_path / "changed.npz", **{**arrays, "card": np.array(json.dumps(card))})
+    assert message in refused("import", tmp_path / "changed.npz", "--root", root)
 
 
 def test_another_model_reaches_it_through_its_alignment(lake):

@@ -5,8 +5,8 @@ none; one array of two dimensions has a direction in every row that is not zero.
 
 `safetensors`: tensor `direction`, or `direction.{layer}` where there are several; the card, as
 JSON, in the header's metadata. `npz`: the same arrays, and `card`, a string of JSON. Any file of
-directions is read, a card or none, npy files too, but never a pickled array. A subspace is written
-as `subspace` [rank, d_model], and not read.
+directions is read, a card or none, npy files too, but never a pickled array. A subspace is an array
+`subspace` [rank, d_model] with a card for each row.
 
 `steering-vectors`: what a `SteeringVector` of that package is made of, which has no file of its
 own. A safetensors file with a tensor for each block, named by its number, and `layer_type` in the
@@ -60,12 +60,12 @@ def read_arrays(named: Mapping[str, np.ndarray], cards: Sequence[Card] = ()) -> 
 
     Raises `AxisError` for other arrays than the module describes: names, shapes and expectation.
     """
-    if cards and "subspace" in named:
-        raise AxisError(
-            "a subspace cannot be imported: fit it from the prompts, or import its axes"
-        )
     vectors: dict[int | None, np.ndarray] = {}
     contents = Contents(vectors, cards[0]["file"]["convention"] if cards else None, cards=cards)
+    if cards and "subspace" in named:
+        basis = named["subspace"].astype(np.float32)
+        _require_basis(cards, len(basis))
+        return replace(contents, vectors=dict(enumerate(basis)), is_subspace=True)
     numbers = {name: re.findall(r"\d+", name) for name in named}
     if len(named) == 1:
         ((name, array),) = named.items()
@@ -91,6 +91,22 @@ def read_arrays(named: Mapping[str, np.ndarray], cards: Sequence[Card] = ()) -> 
     if len(vectors) < len(named):
         raise AxisError(f"two arrays have the same number: {', '.join(sorted(named))}")
     return replace(contents, vectors=vectors)
+
+
+def _require_basis(cards: Sequence[Card], rank: int) -> None:
+    """Refuse cards that do not say all that the scores of a subspace follow from."""
+    for number, card in enumerate(cards):
+        stated = card["parameters"]
+        try:
+            places = (stated["rank"], stated["component"], card["file"]["number"])
+            numbers = np.array(
+                [stated["offset"], stated["intercept"], *stated["weights"]], np.float64
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise AxisError(f"card {number} is not of a subspace: {error}") from error
+        is_complete = len(numbers) == 2 + 2 * rank and np.isfinite(numbers).all()
+        if places != (rank, number + 1, number) or len(cards) != rank or not is_complete:
+            raise AxisError(f"card {number} is not of vector {number + 1} of {rank} of a subspace")
 
 
 def _named(contents: Contents) -> dict[str, np.ndarray]:
