@@ -159,13 +159,13 @@ def sha256(path: Path) -> str:
 
 
 def read_ledger(root: Path, table: str) -> dict[str, Entry]:
-    """Path below the root -> entry. A line torn by a power cut is passed over."""
+    """Path below the root -> entry. A line that is torn, or no event, is passed over."""
     path = ledger_file(root, table)
     entries: dict[str, Entry] = {}
     for line in path.read_bytes().splitlines() if path.exists() else ():
         try:
             _apply(entries, json.loads(line))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
     return entries
 

@@ -267,6 +267,7 @@ def test_a_torn_line_costs_no_other_line(tmp_path: Path) -> None:
     "line",
     [
         *(b"null", b"[]", b"3", b'"file"', b"{}", b"\xff\xfe", b"\0" * 9, b"{", b'{"file": "a"}'),
+        b"[" * 100_000,
         b'{"event": "writing", "file": "a"}',
         b'{"event": "written", "file": "a"}',
         b'{"event": "written", "file": "gone", "sha256": "x"}',
