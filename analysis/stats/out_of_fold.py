@@ -93,6 +93,10 @@ class OutOfFold:
         return evaluated + float(np.clip(crossed * count / (count - 1), 0.0, evaluated))
 
 
+# Rows of the draws of folds that one call fits: all draws at once of a usual prompt set, and of a
+# large one no more scores than memory takes.
+_ROWS_AT_ONCE = 100_000
+
 # Masks of the rows to fit on -> the scores of all rows by each of these fits.
 Fit = Callable[[Bool[np.ndarray, "fit row"]], Float[np.ndarray, "fit scorer row"]]
 
@@ -106,8 +110,8 @@ def evaluate_out_of_fold(
 ) -> OutOfFold:
     """Evaluate what `fit` fits on masks of rows, giving every row's scores, on rows not seen.
 
-    All that depends on labels belongs into `fit`. There are 150 fits in two calls: five folds drawn
-    ten times, and for the first draw without each of 20 blocks of groups. With fewer than ten
+    All that depends on labels belongs into `fit`. There are 150 fits, many in a call: five folds
+    drawn ten times, and for the first draw without each of 20 blocks of groups. With fewer than ten
     groups in a class there are no blocks, and the variance is the largest possible, twice DeLong's.
     Raises `LabelError` where a class lies in a single group.
     """
@@ -135,12 +139,18 @@ def _unseen(
     fit: Fit, draws: Sequence[Groups], kept: Bool[np.ndarray, "draw row"]
 ) -> Float[np.ndarray, "draw scorer row"]:
     """Each row's scores by the fits on the rows kept of the other folds, for each draw of folds."""
-    masks = [
-        (folds != np.arange(folds.max() + 1)[:, None]) & rows
-        for folds, rows in zip(draws, kept, strict=True)
-    ]
-    fits, rows = fit(np.concatenate(masks)), np.arange(kept.shape[1])
-    # Each draw's fits lie behind those of the draws before: one a fold.
-    starts = np.cumsum([0, *map(len, masks[:-1])])
-    pairs = zip(starts, draws, strict=True)
-    return np.stack([fits[start + folds, :, rows].T for start, folds in pairs])
+    rows = np.arange(kept.shape[1])
+    step = max(_ROWS_AT_ONCE // len(rows), 1)
+    scores: list[np.ndarray] = []
+    for start in range(0, len(draws), step):
+        some = draws[start : start + step]
+        masks = [
+            (folds != np.arange(folds.max() + 1)[:, None]) & each
+            for folds, each in zip(some, kept[start : start + step], strict=True)
+        ]
+        fits = fit(np.concatenate(masks))
+        # Each draw's fits lie behind those of the draws before: one a fold.
+        firsts = np.cumsum([0, *map(len, masks[:-1])])
+        pairs = zip(firsts, some, strict=True)
+        scores += [fits[first + folds, :, rows].T for first, folds in pairs]
+    return np.stack(scores)

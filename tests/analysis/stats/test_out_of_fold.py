@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from axes.analysis.methods.nulls import fitted_scores
+from axes.analysis.stats import out_of_fold as out_of_fold_module
 from axes.analysis.stats.auroc import auroc_interval, aurocs
 from axes.analysis.stats.out_of_fold import Fit, OutOfFold, evaluate_out_of_fold
 from axes.analysis.stats.splits import grouped_folds, out_of_fold
@@ -65,6 +66,23 @@ def test_the_area_is_the_mean_over_draws_of_folds_and_does_not_hang_on_one() -> 
     one = [aurocs(out_of_fold(fit, grouped_folds(LABELS, PAIRS, seed=s)), LABELS) for s in range(8)]
     several = [evaluate_out_of_fold(fits(x), LABELS, PAIRS, seed=100 * s).areas for s in range(4)]
     assert np.std(several) < 0.6 * np.std(one)
+
+
+def test_a_large_set_is_fitted_a_draw_at_a_time_with_the_same_numbers(monkeypatch) -> None:
+    x = np.random.default_rng(5).standard_normal((160, 24))
+    counts: list[int] = []
+
+    def fit(seen: np.ndarray) -> np.ndarray:
+        counts.append(len(seen))
+        return fits(x)(seen)
+
+    at_once = evaluate_out_of_fold(fit, LABELS, PAIRS)
+    assert counts == [50, 100]
+    monkeypatch.setattr(out_of_fold_module, "_ROWS_AT_ONCE", 1)
+    by_draw = evaluate_out_of_fold(fit, LABELS, PAIRS)
+    assert counts[2:] == [5] * 30
+    np.testing.assert_allclose(by_draw.scores, at_once.scores, rtol=1e-12)
+    np.testing.assert_allclose(by_draw.refitted, at_once.refitted, atol=1e-12)
 
 
 def test_with_few_groups_the_interval_is_the_widest() -> None:
