@@ -28,6 +28,7 @@ from axes.analysis.comparison.kway import (
 )
 from axes.analysis.stats.auroc import Estimate, Groups, null_interval, share_estimate
 from axes.analysis.stats.baselines import baseline_fitter, text_kernels
+from axes.analysis.stats.minimize import one_thread
 from axes.analysis.stats.splits import grouped_folds, out_of_fold
 from axes.analysis.study.definition import StudyDefinition
 from axes.analysis.study.evaluations import Evaluation, corrected, evaluate_once
@@ -71,8 +72,9 @@ def run_concepts(
 
     def compute(run: Run) -> list[Evaluation]:
         pool = _read_pool(warehouse, run, definitions)
-        rows = [*_accuracy_rows(pool, first), *_baseline_rows(pool)]
-        return [*rows, *_overlap_rows(pool, first)]
+        with one_thread():
+            rows = [*_accuracy_rows(pool, first), *_baseline_rows(pool)]
+            return [*rows, *_overlap_rows(pool, first)]
 
     evaluate_once(warehouse, "study concepts", concept_id, parameters, compute)
     return concept_id

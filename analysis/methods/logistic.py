@@ -14,6 +14,7 @@ from jaxtyping import Float
 from axes.analysis.activations import BLOCK_BYTES, blocks, mean
 from axes.analysis.methods.covariance import mean_and_variance
 from axes.analysis.stats.auroc import Labels
+from axes.analysis.stats.minimize import minimize
 from axes.warehouse.layers import Rows
 
 PENALTY = 0.1
@@ -27,7 +28,6 @@ def logistic_fitter(
     Standardising uses those rows too, and no label. Weights are zero where no direction lowers the
     loss.
     """
-    import scipy.optimize  # 0.2 s, and most directions are differences in means.
     from scipy.special import expit
 
     centre, variance = mean_and_variance(x, where)
@@ -55,9 +55,6 @@ def logistic_fitter(
             value = total / count + PENALTY / 2 * float(point[:-1] @ point[:-1])
             return value, np.append(slope / count + PENALTY * point[:-1], slope_offset / count)
 
-        solution = scipy.optimize.minimize(
-            loss, start, jac=True, method="L-BFGS-B", options={"gtol": 1e-7, "ftol": 1e-13}
-        )
-        return solution.x[:-1] / scale
+        return minimize(loss, start, gtol=1e-7, ftol=1e-13)[:-1] / scale
 
     return fit

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import scipy.optimize
 from jaxtyping import Float
 from scipy.special import expit
 
 from axes.analysis.activations import blocks
 from axes.analysis.methods.covariance import mean_and_variance
 from axes.analysis.stats.auroc import Groups, Labels, Scores
+from axes.analysis.stats.minimize import minimize
 from axes.warehouse.layers import Rows
 
 PENALTY = 0.01
@@ -53,14 +53,7 @@ def soft_auc(
             value = PENALTY / 2 * float(point @ point) - area
             return value, PENALTY * point - slope / scale
 
-        solution = scipy.optimize.minimize(
-            loss,
-            np.zeros(len(centre)),
-            jac=True,
-            method="L-BFGS-B",
-            options={"gtol": 1e-9, "ftol": 1e-15},
-        )
-        return solution.x / scale
+        return minimize(loss, np.zeros(len(centre)), gtol=1e-9, ftol=1e-15) / scale
 
     return fit
 

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from axes.analysis.methods import find_method, load
 from axes.analysis.stats import CALIBRATIONS
 from axes.analysis.stats.auroc import Labels, Scores, midranks
+from axes.analysis.stats.minimize import minimize
 from axes.warehouse.errors import CalibrationError
 
 BALANCED_ACCURACY = "balanced_accuracy"
@@ -119,7 +120,6 @@ def choose_threshold(scores: Scores, labels: Labels, target: str = BALANCED_ACCU
 
 def platt(scores: Scores, labels: Labels) -> Parameters:
     """Slope (at least 0) and intercept of maximum likelihood, targets smoothed as Platt does."""
-    from scipy.optimize import minimize
     from scipy.special import expit, logit
 
     centre, width = scores.mean(), scores.std()
@@ -140,11 +140,8 @@ def platt(scores: Scores, labels: Labels) -> Parameters:
     flat = np.array([0.0, logit(targets.mean())])
     # No stop on a small fall of the loss: near its minimum that is rounding long before the
     # gradient vanishes.
-    options = {"gtol": 1e-12, "ftol": 0.0}
-    fitted = minimize(
-        loss, flat, jac=True, method="L-BFGS-B", bounds=((0, None), (None, None)), options=options
-    )
-    slope, intercept = fitted.x
+    bounds = ((0, None), (None, None))
+    slope, intercept = minimize(loss, flat, bounds=bounds, gtol=1e-12, ftol=0.0)
     return {"slope": float(slope / width), "intercept": float(intercept - slope * centre / width)}
 
 

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from axes.analysis.drift.token_projections import project_tokens
+from axes.analysis.stats.minimize import one_thread
 from axes.analysis.study.claims import PUBLISHED, write_published
 from axes.analysis.study.definition import EVERY_MODEL, StudyDefinition
 from axes.analysis.study.evaluate import evaluate
@@ -57,7 +58,8 @@ def run_study(
 
     def compute(run: Run) -> list[Evaluation]:
         study = fit_study(warehouse, run, definition, members, concepts)
-        return evaluate(study, Steps(warehouse, run))
+        with one_thread():
+            return evaluate(study, Steps(warehouse, run))
 
     evaluate_once(warehouse, "study", study_id, asdict(definition), compute, {"study_id": study_id})
     if published:

@@ -44,6 +44,7 @@ from axes.analysis.stats.baselines import (
     text_scores,
 )
 from axes.analysis.stats.evaluate import evaluate_scores
+from axes.analysis.stats.minimize import one_thread
 from axes.analysis.stats.splits import (
     LEAST_OVERLAP,
     grouped_folds,
@@ -114,9 +115,10 @@ def run_evaluation(warehouse: Warehouse, definition: EvaluationDefinition) -> st
     )
 
     def compute(_: object) -> list[Evaluation]:
-        rows = _layer_rows(warehouse, space, definition, matrices[0])
-        rows += _source_rows(warehouse, space, definition, matrices)
-        rows += _rank_rows(space, definition, matrices[0])
+        with one_thread():
+            rows = _layer_rows(warehouse, space, definition, matrices[0])
+            rows += _source_rows(warehouse, space, definition, matrices)
+            rows += _rank_rows(space, definition, matrices[0])
         first = definition.prompt_sets[0]
         return [
             replace(
