@@ -153,9 +153,11 @@ def rank_verdict(found: Sequence[Row]) -> list[str]:
 
 def concepts_verdict(found: Sequence[Row]) -> list[str]:
     """Of how many models axes name the concept better than word counts, by alignment."""
+    carried = sum(row["leave_one_out_lower"] > row["baseline_upper"] for row in found)
     lines = [
-        "**Axes name the concept within a pair better than word counts do where their interval "
-        "lies above that of the word counts.**"
+        f"**On {carried} of {len(found)} models and alignments, axes of the other models are shown "
+        "to name the concept within a pair better than word counts do** (their interval lies above "
+        "that of the word counts)."
     ]
     for alignment, group in groupby(found, itemgetter("alignment")):
         judged = list(group)

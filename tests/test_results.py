@@ -107,7 +107,8 @@ def test_axes_name_a_concept_better_than_words_where_intervals_are_apart() -> No
         {**row, "native_lower": 0.6, "leave_one_out_lower": 0.35},
         {**row, "native_lower": 0.54, "leave_one_out_lower": 0.25, "native": 0.6},
     ]
-    line = concepts_verdict(found)[1]
+    claim, line = concepts_verdict(found)
+    assert claim.startswith("**On 0 of 2 models and alignments, axes of the other models")
     assert "own axes on 1 of 2 models, axes of the other models on 0; these" in line
     assert "at random on 1." in line and "6-way accuracy is 0.650 and 0.400, of word" in line
 

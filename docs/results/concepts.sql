@@ -5,13 +5,17 @@
 with
 studies as (
     select
-        study_id,
-        alignment
-    from v_studies
-    where study_id in (select v_concept_accuracy.study_id from v_concept_accuracy)
+        evaluations.study_id,
+        evaluations.parameters ->> '$.alignment' as alignment
+    from evaluations
+    inner join runs on evaluations.run_id = runs.run_id
+    where
+        evaluations.metric = 'kway_accuracy'
+        and evaluations.parameters ->> '$.label' = 'demo'
     qualify
         row_number() over (
-            partition by alignment order by started_at desc, study_id asc
+            partition by alignment
+            order by runs.started_at desc, evaluations.study_id asc
         ) = 1
 ),
 
