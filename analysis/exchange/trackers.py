@@ -198,7 +198,10 @@ def _mlflow(project: str, is_online: bool) -> Callable[[TrackerRun], bool]:
     from mlflow.entities import Metric, Param
     from mlflow.tracking import MlflowClient
 
-    default = "sqlite:///mlflow.db" if find_spec("sqlalchemy") else "file:mlruns"
+    # A whole path: MLflow keeps what it opened by its name, whatever folder that was in.
+    here = Path.cwd()
+    runs = (here / "mlruns").as_uri()
+    default = f"sqlite:///{here}/mlflow.db" if find_spec("sqlalchemy") else runs
     uri = os.environ.get("MLFLOW_TRACKING_URI", default)
     if not is_online and not re.match("file:|sqlite:|[^:]+$", uri):
         raise AxesError(f"MLFLOW_TRACKING_URI is {uri}: give --online to send there")

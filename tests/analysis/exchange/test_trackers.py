@@ -91,7 +91,7 @@ def test_studies_and_jobs_in_mlflow_and_not_twice(lake, folder):
     }
     again = printed("log", "--to", "mlflow", "--project", "mine", "--root", lake)
     assert [{**row, "is_new": False} for row in sent.rows] == again
-    client = MlflowClient("file:mlruns")
+    client = MlflowClient(f"file:{folder}/mlruns")
     experiment = client.get_experiment_by_name("mine").experiment_id
     runs = {run.data.tags["axes.key"]: run for run in client.search_runs([experiment])}
     assert len(runs) == len(sent)
@@ -115,6 +115,15 @@ def test_studies_and_jobs_in_mlflow_and_not_twice(lake, folder):
     assert job.info.status == "FAILED" and job.data.metrics["tokens"] == 12
     text = "".join(file.read_text() for file in folder.rglob("*") if file.is_file())
     assert "secret" not in text and "marked" not in text
+
+
+def test_mlflow_writes_to_the_folder_that_is_current(lake, tmp_path, monkeypatch):
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        assert all(row["is_new"] for row in axes.log("mlflow", root=lake).rows)
+    shutil.rmtree(tmp_path / "first")
+    assert not any(row["is_new"] for row in axes.log("mlflow", root=lake).rows)
 
 
 def test_a_study_in_the_files_of_wandb_and_not_twice(lake, folder, monkeypatch):
