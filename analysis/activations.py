@@ -177,7 +177,7 @@ def load_matrix(
     allowed, `LabelError` where only some of the prompts are labelled.
     """
     expected = count_prompts(warehouse, prompt_set, limit)
-    table = warehouse.query(_rows_query(space, prompt_set, limit))
+    table = warehouse.query(_rows_query(space, prompt_set, limit, _DESCRIPTION))
     missing_count = expected - table.num_rows
     if missing_count and not (allow_missing and table.num_rows):
         raise CoverageError(
@@ -203,7 +203,7 @@ def load_matrix(
         is_positive=None if unlabelled_count else labels.to_numpy().astype(bool),
         groups=number_groups(table.column("pair_id").combine_chunks()),
         missing_count=missing_count,
-        query=_rows_query(space, prompt_set, limit, has_vectors=True),
+        query=_rows_query(space, prompt_set, limit, f"{_DESCRIPTION}, vector"),
     )
 
 
@@ -231,7 +231,7 @@ def load_layers(
         yield replace(
             described,
             read=partial(_read_vectors, warehouse, at_layer, text_array(described.ids)),
-            query=_rows_query(at_layer, prompt_set, None, has_vectors=True),
+            query=_rows_query(at_layer, prompt_set, None, f"{_DESCRIPTION}, vector"),
         )
 
 
@@ -391,13 +391,8 @@ def count_prompts(warehouse: Warehouse, prompt_set: str, limit: int | None = Non
     return count if limit is None else min(count, limit)
 
 
-def _rows_query(
-    space: Space, prompt_set: str, limit: int | None, *, has_vectors: bool = False
-) -> str:
-    """The SQL that reads the rows of a matrix; it can be pasted into `axes sql`.
-
-    Without vectors the rows come from the index of keys, which opens no file of vectors.
-    """
+def _rows_query(space: Space, prompt_set: str, limit: int | None, columns: str) -> str:
+    """The SQL that reads the rows of a matrix; it can be pasted into `axes sql`."""
     first = "" if limit is None else f" and position < {limit}"
     if TokenPooling.find(space.pooling) is not None:
         return (
@@ -410,13 +405,8 @@ def _rows_query(
     names = ("model", "model_id", "prompt_set", "site", "pooling", "template")
     conditions = zip(names, values, strict=True)
     where = " and ".join(f"{name} = {sql_literal(value)}" for name, value in conditions)
-    if not has_vectors:
-        return (
-            f"select {_DESCRIPTION} from v_prompts inner join v_stored using (prompt_id) "
-            f"where {where} and list_contains(layers, {space.layer}){first} order by position"
-        )
     return (
-        f"select {_DESCRIPTION}, vector from v_activations "
+        f"select {columns} from v_activations "
         f"where {where} and layer = {space.layer}{first} order by position"
     )
 

@@ -44,8 +44,7 @@ def one_thread() -> AbstractContextManager[Any]:
 
 @cache
 def _controller() -> Any:
-    import scipy.linalg  # Its library is to be found too.
+    import scipy.linalg  # noqa: F401 - its library is to be found too
     from threadpoolctl import ThreadpoolController
 
-    assert scipy.linalg
     return ThreadpoolController()

@@ -15,7 +15,14 @@ from axes.analysis.activations import (
     read_together,
     require_classes,
 )
-from axes.warehouse.errors import CoverageError, LabelError, LayerError, ModelError, PromptError
+from axes.warehouse.errors import (
+    CoverageError,
+    LabelError,
+    LayerError,
+    ModelError,
+    PromptError,
+    QueryError,
+)
 from axes.warehouse.handle import Warehouse
 from tests.rows import put
 from tests.worlds import make_world, write_activations, write_model, write_prompt_set
@@ -122,6 +129,17 @@ def test_an_unknown_model_or_set_is_named_with_what_to_do(warehouse):
         find_space(warehouse, "absent")
     with pytest.raises(PromptError, match="no prompt set absent .*axes prompts import absent"):
         load_matrix(warehouse, find_space(warehouse, "small"), "absent")
+
+
+@pytest.mark.parametrize("allow_missing", [False, True])
+def test_a_broken_file_is_named_and_not_taken_for_missing_rows(other, allow_missing):
+    files = (other.root / "activations" / "model=small").glob("*.parquet")
+    file = max(files, key=lambda path: path.stat().st_size)
+    file.write_bytes(file.read_bytes()[:200])
+    broken, space = Warehouse.open(other.root), find_space(other, "small")
+    with pytest.raises(QueryError, match=file.name):
+        for name in ("marked", "benign"):
+            load_matrix(broken, space.at(1), name, allow_missing=allow_missing)
 
 
 def test_missing_rows_are_refused_or_counted(other):
