@@ -177,7 +177,10 @@ def load_matrix(
     allowed, `LabelError` where only some of the prompts are labelled.
     """
     expected = count_prompts(warehouse, prompt_set, limit)
-    table = warehouse.query(_rows_query(space, prompt_set, limit, _DESCRIPTION))
+    table = warehouse.query(_index_query(space, prompt_set, limit))
+    if table.num_rows < expected:
+        # A file that cannot be read has no keys in the index: opening the files names it.
+        table = warehouse.query(_rows_query(space, prompt_set, limit, _DESCRIPTION))
     missing_count = expected - table.num_rows
     if missing_count and not (allow_missing and table.num_rows):
         raise CoverageError(
@@ -393,22 +396,38 @@ def count_prompts(warehouse: Warehouse, prompt_set: str, limit: int | None = Non
 
 def _rows_query(space: Space, prompt_set: str, limit: int | None, columns: str) -> str:
     """The SQL that reads the rows of a matrix; it can be pasted into `axes sql`."""
-    first = "" if limit is None else f" and position < {limit}"
+    if TokenPooling.find(space.pooling) is not None:
+        return _index_query(space, prompt_set, limit)
+    where = f"{_key_condition(space, prompt_set)} and layer = {space.layer}"
+    return f"select {columns} from v_activations where {where}{_first(limit)} order by position"
+
+
+def _index_query(space: Space, prompt_set: str, limit: int | None) -> str:
+    """The SQL that describes these rows from the index of keys: it opens no file of vectors."""
     if TokenPooling.find(space.pooling) is not None:
         return (
             f"select {_DESCRIPTION} from v_prompts where prompt_set = {sql_literal(prompt_set)}"
-            f"{first} and prompt_id in ({token_prompts(space)}) order by position"
+            f"{_first(limit)} and prompt_id in ({token_prompts(space)}) order by position"
         )
+    where = f"{_key_condition(space, prompt_set)} and list_contains(layers, {space.layer})"
+    return (
+        f"select {_DESCRIPTION} from v_prompts inner join v_stored using (prompt_id) "
+        f"where {where}{_first(limit)} order by position"
+    )
+
+
+def _key_condition(space: Space, prompt_set: str) -> str:
     model, model_id, *others = space.key
     # This order is part of the stored query.
     values = [model, model_id, prompt_set, *others]
     names = ("model", "model_id", "prompt_set", "site", "pooling", "template")
     conditions = zip(names, values, strict=True)
-    where = " and ".join(f"{name} = {sql_literal(value)}" for name, value in conditions)
-    return (
-        f"select {columns} from v_activations "
-        f"where {where} and layer = {space.layer}{first} order by position"
-    )
+    return " and ".join(f"{name} = {sql_literal(value)}" for name, value in conditions)
+
+
+def _first(limit: int | None) -> str:
+    return "" if limit is None else f" and position < {limit}"
+
 
 
 BLOCK_BYTES = 8 << 20

@@ -20,10 +20,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial, reduce
-from itertools import islice
+from hashlib import sha256
+from itertools import chain, islice
 from operator import and_
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
@@ -206,6 +208,23 @@ def _files(
     folder = partition_folder(store.root, TABLES[table], model)
     if table != "activations":  # Of the others there is no index of keys.
         return store.files(folder)
+    held = _held_layers(connection, model, keys, prompt_ids)
+    return [path for path in store.files(folder) if layer in held.get(path.name, {layer})]
+
+
+# A file never changes, so what a connection said of one holds; what came later is in no answer.
+_KNOWN: WeakKeyDictionary[Connection, dict[Any, dict[str, set[int]]]] = WeakKeyDictionary()
+_MOST_KNOWN = 8
+
+
+def _held_layers(
+    connection: Connection, model: str, keys: Mapping[str, str], prompt_ids: pa.Array | None
+) -> dict[str, set[int]]:
+    """Each file of the index, and at which layers it holds rows with these `keys`."""
+    asked = (model, *keys.items(), None if prompt_ids is None else _digest(prompt_ids))
+    known = _KNOWN.setdefault(connection, {})
+    if asked in known:
+        return known[asked]
     conditions = " and ".join(f"{name} = ${name}" for name in keys)
     cursor = connection.cursor()
     if prompt_ids is not None:
@@ -214,15 +233,25 @@ def _files(
     files = query(
         cursor,
         f"""
-        select file, bool_or({conditions} and list_contains(layers, $layer)) as is_wanted
+        select file, list(distinct layers) filter (where {conditions}) as held
         from v_stored
         where model = $model
         group by file
         """,
-        {**keys, "layer": layer, "model": model},
+        {**keys, "model": model},
     ).to_pylist()
-    is_wanted = {row["file"]: row["is_wanted"] for row in files}
-    return [path for path in store.files(folder) if is_wanted.get(path.name, True)]
+    if len(known) == _MOST_KNOWN:
+        known.clear()
+    known[asked] = {row["file"]: set(chain.from_iterable(row["held"] or ())) for row in files}
+    return known[asked]
+
+
+def _digest(ids: pa.Array) -> bytes:
+    """The same for the same ids."""
+    digest = sha256()
+    for buffer in ids.buffers():
+        digest.update(buffer or b"")
+    return digest.digest()
 
 
 @dataclass(frozen=True)

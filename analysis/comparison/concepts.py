@@ -190,11 +190,9 @@ def _baseline_rows(pool: _Pool) -> Iterator[Evaluation]:
     for scorer, kernel in kernels.items():
         half = _differences(pool.counterparts, np.split(kernel, ends))
         items = _differences(pool.counterparts, np.split(half.T, ends))
-        scores = [
-            out_of_fold(baseline_fitter([items], pool.concepts == concept), pool.folds)[0]
-            for concept in range(len(pool.names))
-        ]
-        yield from _predicted_rows(pool, scorer, np.argmax(scores, axis=0))
+        is_of_concept = np.arange(len(pool.names))[:, None] == pool.concepts
+        (scores,) = out_of_fold(baseline_fitter([items], is_of_concept), pool.folds)
+        yield from _predicted_rows(pool, scorer, scores.argmax(axis=0))
 
 
 def _overlap_rows(pool: _Pool, definition: StudyDefinition) -> list[Evaluation]:

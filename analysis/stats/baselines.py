@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from axes.analysis.stats.auroc import Groups, Labels, Scores
 from axes.analysis.stats.splits import grouped_folds, out_of_fold
@@ -120,33 +120,32 @@ def number_kernel(values: Float[np.ndarray, "row feature"]) -> Kernel:
 
 
 def baseline_fitter(
-    kernels: Sequence[Kernel], labels: Labels
-) -> Callable[[Labels], Float[np.ndarray, "baseline row"]]:
+    kernels: Sequence[Kernel], labels: Bool[np.ndarray, "*target row"]
+) -> Callable[[Labels], Float[np.ndarray, "baseline *target row"]]:
     """A function that fits every baseline on a mask of rows, and scores those that it left out.
 
     The other rows score 0. Labels of rows left out make no difference.
     """
-    targets = np.where(labels, 1.0, -1.0)
+    targets = np.where(np.atleast_2d(labels), 1.0, -1.0).T
     # The constant feature is the intercept; its penalty moves all scores of a fit alike.
     products = np.array([kernel + 1.0 for kernel in kernels])
     hats = np.array(
         [np.linalg.solve(each + _PENALTY * np.eye(len(each)), each) for each in products]
     )
-    residuals = np.array([targets - hat @ targets for hat in hats])[..., None]
+    residuals = targets - hats @ targets
 
-    def fit(seen: Labels) -> Float[np.ndarray, "baseline row"]:
+    def fit(seen: Labels) -> Float[np.ndarray, "baseline *target row"]:
         rows, out = np.flatnonzero(seen), np.flatnonzero(~seen)
-        scores = np.zeros((len(products), len(labels)))
+        scores = np.zeros((len(products), *targets.shape))
         # Whichever system is the smaller: of the rows fitted on, or of those left out.
         if len(rows) < len(out):
             inner = products[:, rows[:, None], rows] + _PENALTY * np.eye(len(rows))
-            solved = np.linalg.solve(inner, targets[rows])[..., None]
-            scores[:, out] = (products[:, out[:, None], rows] @ solved)[..., 0]
+            scores[:, out] = products[:, out[:, None], rows] @ np.linalg.solve(inner, targets[rows])
         else:
             inner = np.eye(len(out)) - hats[:, out[:, None], out]
-            scores[:, out] = targets[out] - np.linalg.solve(inner, residuals[:, out])[..., 0]
+            scores[:, out] = targets[out] - np.linalg.solve(inner, residuals[:, out])
         # Rows of equal features tie; what is left of `targets` in the last digits must not tell.
-        return scores.round(9)
+        return scores.round(9).swapaxes(1, 2).reshape(-1, *labels.shape)
 
     return fit
 

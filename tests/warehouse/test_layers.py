@@ -72,6 +72,7 @@ def test_the_rows_are_those_of_sql(mixed: Path, layer: int, memory_limit: int | 
 
 def test_files_that_came_after_the_connection_are_read(mixed: Path) -> None:
     connection = connect(mixed)
+    assert len(read(connection, 1)) == 10, "which files have the layer is known from here on"
     put(mixed, "activations", activation("late", 1, 5.0))
     assert read(connection, 1)["late"] == [5.0, -5.0]
 

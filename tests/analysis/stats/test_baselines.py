@@ -55,12 +55,14 @@ def test_a_refit_is_the_ridge_regression_of_the_rows_seen(seen_count: int) -> No
     random = np.random.default_rng(0)
     features = random.standard_normal((120, 5))
     seen = random.permutation(120) < seen_count
-    (found,) = baseline_fitter([features @ features.T], LABELS)(seen)
+    several = np.stack([LABELS, random.random(120) < 0.5])
+    (found,) = baseline_fitter([features @ features.T], several)(seen)
     with_constant = np.hstack([features, np.ones((120, 1))])
     ridge = Ridge(alpha=1.0, fit_intercept=False)
-    ridge.fit(with_constant[seen], np.where(LABELS[seen], 1.0, -1.0))
-    np.testing.assert_allclose(found[~seen], ridge.predict(with_constant[~seen]), atol=1e-8)
-    assert not found[seen].any()
+    for scores, labels in zip(found, several, strict=True):
+        ridge.fit(with_constant[seen], np.where(labels[seen], 1.0, -1.0))
+        np.testing.assert_allclose(scores[~seen], ridge.predict(with_constant[~seen]), atol=1e-8)
+        assert not scores[seen].any()
 
 
 def test_how_long_activations_are_is_a_baseline_of_its_own_and_of_all_together() -> None:
