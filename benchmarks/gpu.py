@@ -41,7 +41,7 @@ def measure(device: str = "cuda", shape: Mapping[str, int] = SHAPE) -> Iterator[
     with tempfile.TemporaryDirectory() as name:
         folder = save_tiny(Path(name) / "qwen2-random", "qwen2", **shape)
         with workload(str(folder), PROMPT_COUNT, device=device, dtype="bfloat16") as work:
-            rounds = over_floor(work, TOKEN_BUDGET)
+            rounds, _ = over_floor(work, TOKEN_BUDGET)
     card = torch.cuda.get_device_name() if device == "cuda" else device
     conditions = f"{card}, {PROMPT_COUNT} prompts, batches of {TOKEN_BUDGET} tokens"
     title = "ingest job / bare forward passes, bfloat16"
