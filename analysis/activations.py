@@ -398,36 +398,34 @@ def _rows_query(space: Space, prompt_set: str, limit: int | None, columns: str) 
     """The SQL that reads the rows of a matrix; it can be pasted into `axes sql`."""
     if TokenPooling.find(space.pooling) is not None:
         return _index_query(space, prompt_set, limit)
-    where = f"{_key_condition(space, prompt_set)} and layer = {space.layer}"
-    return f"select {columns} from v_activations where {where}{_first(limit)} order by position"
+    where = _where(space, prompt_set, limit, f"layer = {space.layer}")
+    return f"select {columns} from v_activations where {where}"
 
 
 def _index_query(space: Space, prompt_set: str, limit: int | None) -> str:
     """The SQL that describes these rows from the index of keys: it opens no file of vectors."""
     if TokenPooling.find(space.pooling) is not None:
+        of_set = f"prompt_set = {sql_literal(prompt_set)}{_first(limit)}"
         return (
-            f"select {_DESCRIPTION} from v_prompts where prompt_set = {sql_literal(prompt_set)}"
-            f"{_first(limit)} and prompt_id in ({token_prompts(space)}) order by position"
+            f"select {_DESCRIPTION} from v_prompts where {of_set} "
+            f"and prompt_id in ({token_prompts(space)}) order by position"
         )
-    where = f"{_key_condition(space, prompt_set)} and list_contains(layers, {space.layer})"
-    return (
-        f"select {_DESCRIPTION} from v_prompts inner join v_stored using (prompt_id) "
-        f"where {where}{_first(limit)} order by position"
-    )
+    where = _where(space, prompt_set, limit, f"list_contains(layers, {space.layer})")
+    return f"select {_DESCRIPTION} from v_prompts join v_stored using (prompt_id) where {where}"
 
 
-def _key_condition(space: Space, prompt_set: str) -> str:
+def _where(space: Space, prompt_set: str, limit: int | None, has_layer: str) -> str:
     model, model_id, *others = space.key
     # This order is part of the stored query.
     values = [model, model_id, prompt_set, *others]
     names = ("model", "model_id", "prompt_set", "site", "pooling", "template")
     conditions = zip(names, values, strict=True)
-    return " and ".join(f"{name} = {sql_literal(value)}" for name, value in conditions)
+    where = " and ".join(f"{name} = {sql_literal(value)}" for name, value in conditions)
+    return f"{where} and {has_layer}{_first(limit)} order by position"
 
 
 def _first(limit: int | None) -> str:
     return "" if limit is None else f" and position < {limit}"
-
 
 
 BLOCK_BYTES = 8 << 20
