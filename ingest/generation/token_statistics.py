@@ -110,7 +110,7 @@ def token_statistics(
     exponentials = shifted.exp()
     total = exponentials.sum(-1, keepdim=True)
     log_total = total.log()
-    weighed = torch.bmm(exponentials[:, None, :], shifted[:, :, None])[:, 0]
+    weighed = shifted.mul_(exponentials).sum(-1, keepdim=True)
     chosen = logits.gather(1, token_ids[:, None])
     statistics = {
         "logprob": (chosen - largest - log_total).squeeze(1),
