@@ -16,6 +16,7 @@ from transformers import GenerationConfig, LlamaForCausalLM
 import axes.ingest.jobs
 import axes.ingest.sinks
 from axes.ingest.forward.recording import block_points, record
+from axes.ingest.generation.token_statistics import token_statistics
 from axes.ingest.generation.traces import ingest_traces
 from axes.ingest.models.load import find_blocks
 from axes.ingest.models.registry import ModelSpec, resolve
@@ -330,6 +331,13 @@ def test_tokens_that_the_model_rules_out_do_not_spoil_the_entropy(run, root, mon
     run(max_new_tokens=2)
     entropies = [token["entropy"] for row in completions(root).values() for token in row["tokens"]]
     assert np.isfinite(entropies).all() and min(entropies) > 0
+
+
+def test_the_entropy_over_a_large_vocabulary_is_that_of_float64() -> None:
+    logits = 5 * torch.randn(16, 49_152, generator=torch.Generator().manual_seed(0))
+    exact = torch.distributions.Categorical(logits=logits.double()).entropy()
+    found = token_statistics(logits, logits.argmax(-1))["entropy"]
+    torch.testing.assert_close(found.double(), exact, rtol=0, atol=1e-5)
 
 
 def test_what_cannot_be_run_is_named_or_skipped(run, root, import_texts):
