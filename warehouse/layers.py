@@ -223,8 +223,8 @@ def _held_layers(
     """Each file of the index, and at which layers it holds rows with these `keys`."""
     asked = (model, *keys.items(), None if prompt_ids is None else _digest(prompt_ids))
     known = _KNOWN.setdefault(connection, {})
-    if asked in known:
-        return known[asked]
+    if (answer := known.get(asked)) is not None:
+        return answer
     conditions = " and ".join(f"{name} = ${name}" for name in keys)
     cursor = connection.cursor()
     if prompt_ids is not None:
@@ -240,10 +240,11 @@ def _held_layers(
         """,
         {**keys, "model": model},
     ).to_pylist()
-    if len(known) == _MOST_KNOWN:
+    answer = {row["file"]: set(chain.from_iterable(row["held"] or ())) for row in files}
+    if len(known) >= _MOST_KNOWN:
         known.clear()
-    known[asked] = {row["file"]: set(chain.from_iterable(row["held"] or ())) for row in files}
-    return known[asked]
+    known[asked] = answer
+    return answer
 
 
 def _digest(ids: pa.Array) -> bytes:
