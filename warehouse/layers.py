@@ -212,7 +212,7 @@ def _files(
     return [path for path in store.files(folder) if layer in held.get(path.name, {layer})]
 
 
-# A file never changes, so what a connection said of one holds; what came later is in no answer.
+# A file's name is made of its rows' keys, so an answer holds; later files are in none and are read.
 _KNOWN: WeakKeyDictionary[Connection, dict[Any, dict[str, set[int]]]] = WeakKeyDictionary()
 _MOST_KNOWN = 8
 
