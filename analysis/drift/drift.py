@@ -52,7 +52,7 @@ from axes.warehouse.render import finite
 from axes.warehouse.writer import content_key
 
 # Part of the key: figures of an earlier way to compute them are not taken for these.
-METHOD_VERSION = 2
+METHOD_VERSION = 3
 
 
 @dataclass(frozen=True)

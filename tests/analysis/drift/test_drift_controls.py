@@ -129,6 +129,13 @@ def test_random_axes_give_what_projecting_on_them_gives():
     assert null.p_value == 1.0
 
 
+@pytest.mark.filterwarnings("error")
+def test_tokens_that_never_move_stand_out_from_nothing():
+    found = plant(lengths=((4, STEPS), (9, STEPS)))
+    still = np.zeros((*found.values.shape, 4))
+    assert on_random_axes(found, still, np.eye(4)[0]).p_value == 1.0
+
+
 def test_a_planted_axis_stands_out_from_random_ones_and_an_unplanted_one_does_not():
     """Not even where tokens vary much more along the axis than along others."""
     found = plant()
