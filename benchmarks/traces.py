@@ -3,6 +3,7 @@
 The floor is transformers' `generate` over the same batches, greedy, already tokenised and padded:
 the same prompts give the same tokens. The job reads prompts, tokenises, generates, records every
 token's distribution with vectors or projections, and writes and commits.
+transformers' own continuous batching, which jobs do not use, is timed beside them.
 """
 
 from __future__ import annotations
@@ -27,26 +28,27 @@ from benchmarks.run import Figure, alternate, interval_figure, ratios, seconds
 from tests.rows import put
 
 MODEL = "smollm2-135m"
-PROMPT_COUNT = int(os.environ.get("AXES_BENCH_TRACES") or 48)
+PROMPT_COUNT = int(os.environ.get("AXES_BENCH_TRACES") or 64)
 NEW_TOKENS = 64
-BATCH_SIZE = 16
-ROUNDS = 9
+BATCH_SIZE = 32
+ROUNDS = 7
 GOAL = 1.03
 LAYERS = (12, 18, 23)
 AXES_AT_EACH = 2
 
 
 def measure() -> Iterator[Figure]:
-    """The job that keeps vectors, and the one that keeps projections, over plain generation."""
+    """The jobs that keep vectors or projections, and continuous batching, over plain generation."""
     with workload(MODEL, PROMPT_COUNT) as work:
         batches = work.batches(BATCH_SIZE)
         axes = _put_axes(work)
         _require_same_tokens(work, batches)
-        floor, vectors, projections = alternate(
+        floor, vectors, projections, continuous = alternate(
             ROUNDS,
             lambda: seconds(lambda: _generate(work, batches)),
             lambda: _job_seconds(work, layers=LAYERS),
             lambda: _job_seconds(work, axes=axes),
+            lambda: seconds(lambda: _generate_continuously(work, batches)),
         )
     conditions = (
         f"{MODEL}, {PROMPT_COUNT} prompts, {NEW_TOKENS} tokens, batches of {BATCH_SIZE}, "
@@ -59,23 +61,38 @@ def measure() -> Iterator[Figure]:
     for name, times in kept.items():
         name = f"traces with {name} / plain generate"
         yield interval_figure(name, ratios(times, floor), GOAL, "lower", conditions)
+    name = "transformers' continuous batching / plain generate"
+    yield interval_figure(name, ratios(continuous, floor), None, "lower", conditions)
 
 
 def _generate(work: Workload, batches: list[tuple[Tensor, Tensor]]) -> list[list[int]]:
     """The tokens of each row, from the first that is generated, padding behind an end included."""
     model: Any = work.loaded.model
-    config = GenerationConfig(
+    generated = []
+    for tokens, mask in batches:
+        with torch.inference_mode():
+            found = model.generate(
+                tokens, attention_mask=mask.long(), generation_config=_greedy(work)
+            )
+        generated += found[:, tokens.shape[1] :].tolist()
+    return generated
+
+
+def _generate_continuously(work: Workload, batches: list[tuple[Tensor, Tensor]]) -> list[list[int]]:
+    """The same rows in one call, which puts another into the place of each that ends."""
+    model: Any = work.loaded.model
+    prompts = [ids[real].tolist() for batch in batches for ids, real in zip(*batch, strict=True)]
+    found = model.generate_batch(prompts, generation_config=_greedy(work))
+    return [output.generated_tokens for output in found.values()]
+
+
+def _greedy(work: Workload) -> GenerationConfig:
+    return GenerationConfig(
         max_new_tokens=NEW_TOKENS,
         do_sample=False,
         eos_token_id=end_ids(work.loaded),
         pad_token_id=pad_id(work.loaded.tokenizer),
     )
-    generated = []
-    for tokens, mask in batches:
-        with torch.inference_mode():
-            found = model.generate(tokens, attention_mask=mask.long(), generation_config=config)
-        generated += found[:, tokens.shape[1] :].tolist()
-    return generated
 
 
 def _put_axes(work: Workload) -> list[str]:

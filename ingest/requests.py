@@ -232,7 +232,7 @@ class TraceRequest(Sampling, TokenRequest):
 
     prompt_set: str
     samples: int = option(1, "Completions of each prompt.", minimum=1)
-    batch_size: int = option(16, "Completions generated together.", minimum=1)
+    batch_size: int = option(32, "Completions generated together.", minimum=1)
 
 
 @dataclass(frozen=True, kw_only=True)

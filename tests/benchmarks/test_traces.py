@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from axes.ingest.generation.generate import end_ids
 from benchmarks import traces
 from benchmarks.ingest.workload import Workload
 
@@ -13,6 +14,9 @@ def test_the_floor_is_the_same_generation(work: Workload, monkeypatch: pytest.Mo
         monkeypatch.setattr(traces, name, value)
     batches = work.batches(3)
     traces._require_same_tokens(work, batches)
+    ends = set(end_ids(work.loaded))
+    plain = [traces._up_to_end(ids, ends) for ids in traces._generate(work, batches)]
+    assert sorted(traces._generate_continuously(work, batches)) == sorted(plain)
     axes = traces._put_axes(work)
     assert len(axes) == 4
     assert traces._job_seconds(work, axes=axes) > 0
