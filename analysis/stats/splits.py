@@ -149,7 +149,7 @@ def near_duplicate_clusters(
     """
     from sklearn.feature_extraction.text import CountVectorizer
 
-    counter = CountVectorizer(analyzer=_shingles, binary=True)
+    counter = CountVectorizer(analyzer=_shingles)
     shingles = counter.fit_transform(texts).astype(np.int32)
     sizes = np.asarray(shingles.sum(axis=1)).ravel()
     # Shared shingles of a block of texts with all, [block, text] sparse; edges where they suffice.

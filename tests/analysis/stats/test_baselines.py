@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import re
+from collections import Counter
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
+from sklearn.preprocessing import StandardScaler, normalize
 
 from axes.analysis.stats.auroc import auroc
 from axes.analysis.stats.baselines import (
@@ -40,6 +45,40 @@ def test_what_gives_the_label_away_is_found_on_rows_not_seen(kind: str) -> None:
         for name in TEXT_BASELINES
     }
     assert {name for name, area in areas.items() if area > 0.95} >= sees
+
+
+def test_the_form_of_a_text_is_its_length_words_characters_and_ends() -> None:
+    texts = ["Is IT 3, or (4)?", "so it is.", "NO", "3 1 4 1 5!", ""]
+    features = [
+        [
+            np.log(len(text) + 1),
+            np.log(len(re.findall(r"\S+", text)) + 1),
+            len(text) / max(len(re.findall(r"\S+", text)), 1),
+            *(
+                len(re.findall(kind, text)) / max(len(text), 1)
+                for kind in ("[A-Z]", r"[^\w\s]", r"\d")
+            ),
+            *(bool(re.search(place, text)) for place in ("^[A-Z]", r"\?$", r"\.$")),
+        ]
+        for text in texts
+    ]
+    scaled = StandardScaler().fit_transform(features)
+    found = TEXT_BASELINES["surface_form"](texts)
+    np.testing.assert_allclose(found, scaled @ scaled.T / 9, rtol=1e-6)
+
+
+def test_tf_idf_is_of_words_and_pairs_with_the_logarithm_of_their_counts() -> None:
+    texts = ["to be or not to be", "to do is to be", "do be do be do"]
+    counts = []
+    for text in texts:
+        words = text.split()
+        counts.append(Counter(words + [" ".join(pair) for pair in pairwise(words)]))
+    terms = sorted(set().union(*counts))
+    times = np.array([[count[term] for term in terms] for count in counts], dtype=float)
+    rarity = np.log((1 + len(texts)) / (1 + (times > 0).sum(axis=0))) + 1
+    weights = np.where(times > 0, 1 + np.log(np.maximum(times, 1)), 0) * rarity
+    expected = normalize(weights) @ normalize(weights).T
+    np.testing.assert_allclose(TEXT_BASELINES["tf_idf"](texts), expected, rtol=1e-6)
 
 
 def test_what_only_names_the_pair_gives_nothing_away() -> None:

@@ -110,6 +110,14 @@ def test_no_cut_of_scikit_learns_meets_the_target_better(rows, target):
         assert true_rate == pytest.approx(tpr[fpr <= limit].max())
 
 
+def test_a_cut_between_neighbours_is_the_upper_one():
+    """Half way between two neighbouring numbers is one of them, and may be the lower."""
+    for lower in (1.0, np.nextafter(1.0, 2)):
+        upper = np.nextafter(lower, 2)
+        cut = choose_threshold(np.array([lower, upper]), np.array([False, True]))
+        assert cut == upper
+
+
 def test_what_cannot_be_fitted_is_refused_in_one_line():
     scores, labels = scored(20)
     for arguments, message in (

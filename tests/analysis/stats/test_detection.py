@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_curve
 
-from axes.analysis.stats.detection import average_precision, tpr_at_fpr, tpr_intervals
+from axes.analysis.stats.detection import (
+    _drawn_rates,
+    average_precision,
+    tpr_at_fpr,
+    tpr_intervals,
+)
 from tests.analysis.pairs import labelled_scores
 
 
@@ -70,6 +75,24 @@ def test_intervals_follow_the_seed_and_neither_order_nor_units_of_rows():
     order = np.random.default_rng(0).permutation(len(scores))
     again = tpr_intervals(scores[order], labels[order], groups[order])
     assert again == found
+
+
+@pytest.mark.parametrize("limit", [0.02, 0.1, 0.6])
+def test_a_draws_threshold_is_on_straight_lines_in_the_logarithm_of_the_share(limit):
+    """With `np.interp`; beyond the highest negative row, by the mean height of the tail."""
+    scores, labels, _ = world(40, 1.0, 3)
+    random = np.random.default_rng(0)
+    weights, extra = random.standard_exponential((50, 80)), random.standard_exponential(50)
+    found = _drawn_rates(scores, labels, weights, extra, limit)
+    order = np.argsort(-scores[~labels])
+    heights = scores[~labels][order]
+    tail = (heights[:4] - heights[4]).mean()
+    for rate, weight, more in zip(found, weights, extra, strict=True):
+        shares = np.log(np.cumsum(weight[~labels][order]) / (weight[~labels].sum() + more))
+        threshold = np.interp(np.log(limit), shares, heights)
+        threshold += tail * max(shares[0] - np.log(limit), 0)
+        expected = weight[labels & (scores >= threshold)].sum() / weight[labels].sum()
+        assert rate == pytest.approx(expected)
 
 
 def test_classes_that_are_apart_and_scores_that_are_alike_have_their_exact_interval():

@@ -4,6 +4,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from axes.analysis.methods.nulls import fitted_scores
 from axes.analysis.stats import out_of_fold as out_of_fold_module
@@ -46,6 +47,22 @@ def test_the_variance_is_far_above_delongs_without_a_signal_and_near_it_with_a_s
         area = found.area(0)
         ratios.append(((area.upper - area.estimate) / 2.093 / delong) ** 2)
     assert lowest <= np.median(ratios) <= highest
+
+
+def test_an_interval_is_students_of_the_variance_and_what_refits_add() -> None:
+    """DeLong's sum of squares and the jackknife's cross term, by hand, on 12 blocks."""
+    random = np.random.default_rng(2)
+    moved, by_block, refitted = (random.standard_normal((count, 2)) for count in (30, 12, 12))
+    by_block += refitted
+    parts = (0.01 * moved, 0.01 * by_block, 0.01 * refitted)
+    found = OutOfFold(np.zeros((1, 2, 60)), np.array([0.7, 0.6]), 30, *parts)
+    moved, by_block, refitted = (part[:, 0] - part[:, 1] for part in parts)
+    added = (by_block * refitted).sum() * 12 / 11
+    assert 0 < added < (moved**2).sum(), "neither end of the range"
+    error = np.sqrt((moved**2).sum() + added)
+    difference = found.difference(0, 1)
+    assert difference.upper == pytest.approx(0.1 + stats.t.ppf(0.975, 11) * error)
+    assert difference.p_value == pytest.approx(2 * stats.t.sf(0.1 / error, 11))
 
 
 def test_a_difference_is_of_the_same_folds_and_its_interval_is_paired() -> None:
