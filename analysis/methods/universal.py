@@ -51,8 +51,12 @@ def leading_direction(directions: Float[np.ndarray, "*draw model d_model"]) -> U
     two directions with a negative cosine it always is. With k directions all alike the first
     singular value is sqrt(k).
     """
-    left, singular_values, right = np.linalg.svd(directions, full_matrices=False)
-    axis = right[..., 0, :]
+    # By the products of the directions, which are few: much faster than an SVD of many draws.
+    _, left = np.linalg.eigh(directions @ directions.swapaxes(-1, -2))
+    left = left[..., ::-1][..., : directions.shape[-1]]
+    components = left.swapaxes(-1, -2) @ directions
+    singular_values = np.linalg.norm(components, axis=-1)
+    axis = components[..., 0, :] / singular_values[..., :1]
     along = directions @ axis[..., None]
     mean = along.mean(axis=-2)
     sign = np.where(np.where(abs(mean) > TIE, mean, along[..., 0, :]) >= 0, 1.0, -1.0)
