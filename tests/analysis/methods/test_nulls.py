@@ -190,6 +190,24 @@ def test_resamples_of_differences_in_means_are_those_of_drawn_rows():
         assert angle == pytest.approx(np.degrees(np.arccos(carried @ axis)))
 
 
+@pytest.mark.parametrize("method", [name for name in DIRECTIONS if DIRECTIONS[name].is_of_pairs])
+def test_a_pair_that_is_drawn_twice_is_two_pairs(method):
+    views = models(1.0)[:1]
+    drawn = draw_counts(300, strata=UNIVERSAL_LABELS, groups=UNIVERSAL_PAIRS, count=3, seed=4)
+    assert drawn.max() > 2
+    axis = axis_of(views)
+    options = {"method": method, "count": 3, "seed": 4}
+    found = bootstrap_angles(views, UNIVERSAL_LABELS, UNIVERSAL_PAIRS, axis, **options)
+    for angle, counts in zip(found, drawn, strict=True):
+        copies = [(row, copy) for row in range(300) for copy in range(counts[row])]
+        rows = [row for row, _ in copies]
+        names = [f"{UNIVERSAL_PAIRS[row]} {copy}" for row, copy in copies]
+        pairs = np.unique(names, return_inverse=True)[1]
+        direction = fit_direction(method, views[0].x[rows], UNIVERSAL_LABELS[rows], pairs).vector
+        carried = unit(views[0].alignment.map(direction)).vector
+        assert angle == pytest.approx(np.degrees(np.arccos(carried @ axis)))
+
+
 def test_nulls_are_seeded():
     views, rows = models(1.0), (UNIVERSAL_LABELS, UNIVERSAL_PAIRS)
     for draw in (
