@@ -29,15 +29,16 @@ PAIRS = np.repeat(np.arange(60), 2)
 LABELS = np.tile([True, False], 60)
 
 
-def test_out_of_fold_projections_are_on_directions_fitted_without_the_fold():
+@pytest.mark.parametrize("method", DIRECTIONS)
+def test_out_of_fold_projections_are_on_directions_fitted_without_the_fold(method):
     random = np.random.default_rng(9)
     x = random.standard_normal((120, 20)) + 3.0
     x[:, 0] += LABELS
     folds = grouped_folds(LABELS, PAIRS, seed=4)
-    scores = cross_validated_scores(x, LABELS, PAIRS, seed=4)
+    scores = cross_validated_scores(x, LABELS, PAIRS, method=method, seed=4)
     for fold in range(5):
         seen = folds != fold
-        direction = difference_in_means(x[seen], LABELS[seen]).vector
+        direction = fit_direction(method, x[seen], LABELS[seen], PAIRS[seen]).vector
         middle = (x[seen & LABELS].mean(axis=0) + x[seen & ~LABELS].mean(axis=0)) @ direction / 2
         np.testing.assert_allclose(scores[~seen], x[~seen] @ direction - middle, atol=1e-9)
 

@@ -59,4 +59,4 @@ def test_no_epoch_gives_the_mean_and_the_seed_decides_the_rest():
 def test_training_stops_early_where_there_is_nothing_to_learn():
     x, y = pairs(600)
     noise = np.random.default_rng(2).standard_normal(y.shape)
-    assert procedure(x).choose(noise).epochs < 10 < 50 < procedure(x).choose(y).epochs
+    assert procedure(x).choose(noise).epochs == 0 < 50 < procedure(x).choose(y).epochs

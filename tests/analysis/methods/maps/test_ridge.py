@@ -44,6 +44,10 @@ def test_streaming_equals_one_batch():
     np.testing.assert_allclose(fitter.solve(10.0).weights, whole.weights, rtol=1e-8, atol=1e-10)
 
 
+def test_lambda_is_of_twenty_one_from_a_hundredth_to_ten_to_the_eighth():
+    np.testing.assert_allclose(np.log10(LAMBDA_GRID), np.arange(-2, 8.5, 0.5), atol=1e-12)
+
+
 def test_a_fitter_without_rows_says_so():
     with pytest.raises(ValueError, match="no rows"):
         RidgeFitter(3, 2).solve(1.0)
