@@ -31,6 +31,8 @@ MODEL = "smollm2-135m"
 PROMPT_COUNT = int(os.environ.get("AXES_BENCH_TRACES") or 64)
 NEW_TOKENS = 64
 BATCH_SIZE = 32
+# In which completions end at different lengths.
+TEMPLATE = "chat"
 ROUNDS = 7
 GOAL = 1.03
 LAYERS = (12, 18, 23)
@@ -40,7 +42,7 @@ AXES_AT_EACH = 2
 def measure() -> Iterator[Figure]:
     """The jobs that keep vectors or projections, and continuous batching, over plain generation."""
     with workload(MODEL, PROMPT_COUNT) as work:
-        batches = work.batches(BATCH_SIZE)
+        batches = work.batches(BATCH_SIZE, TEMPLATE)
         axes = _put_axes(work)
         _require_same_tokens(work, batches)
         floor, vectors, projections, continuous = alternate(
@@ -51,8 +53,8 @@ def measure() -> Iterator[Figure]:
             lambda: seconds(lambda: _generate_continuously(work, batches)),
         )
     conditions = (
-        f"{MODEL}, {PROMPT_COUNT} prompts, {NEW_TOKENS} tokens, batches of {BATCH_SIZE}, "
-        f"{torch.get_num_threads()} threads"
+        f"{MODEL}, {PROMPT_COUNT} prompts in its chat template, up to {NEW_TOKENS} tokens, "
+        f"batches of {BATCH_SIZE}, {torch.get_num_threads()} threads"
     )
     kept = {
         f"vectors of {len(LAYERS)} layers": vectors,
@@ -123,6 +125,7 @@ def _run_job(work: Workload, root: Path, **options: Any) -> None:
             work.loaded.spec,
             TraceRequest(
                 prompt_set=SET,
+                template=TEMPLATE,
                 device="cpu",
                 batch_size=BATCH_SIZE,
                 max_new_tokens=NEW_TOKENS,

@@ -45,10 +45,10 @@ class Workload:
     def texts(self) -> list[str]:
         return [prompt.text for prompt in read_prompts(self.lake, {SET: None})]
 
-    def batches(self, size: int) -> list[tuple[Tensor, Tensor]]:
+    def batches(self, size: int, template: str = "raw") -> list[tuple[Tensor, Tensor]]:
         """Batches for generation as jobs make them: longest prompts first, padded on the left."""
         tokenizer = self.loaded.tokenizer
-        rendered = render(tokenizer, self.texts(), Template(), self.name)
+        rendered = render(tokenizer, self.texts(), Template(template), self.name)
         ids = sorted((prompt.token_ids for prompt in rendered), key=len, reverse=True)
         starts = range(0, len(ids), size)
         return [pad(ids[at : at + size], pad_id(tokenizer), side="left") for at in starts]

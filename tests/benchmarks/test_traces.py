@@ -12,7 +12,7 @@ from benchmarks.ingest.workload import Workload
 def test_the_floor_is_the_same_generation(work: Workload, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("NEW_TOKENS", 5), ("BATCH_SIZE", 3), ("LAYERS", (1, 2))):
         monkeypatch.setattr(traces, name, value)
-    batches = work.batches(3)
+    batches = work.batches(3, traces.TEMPLATE)
     traces._require_same_tokens(work, batches)
     ends = set(end_ids(work.loaded))
     plain = [traces._up_to_end(ids, ends) for ids in traces._generate(work, batches)]

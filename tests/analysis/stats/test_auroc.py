@@ -67,6 +67,18 @@ def test_an_interval_stays_within_zero_and_one_and_holds_its_estimate():
     assert 0 <= some.lower < some.estimate < some.upper <= 1
 
 
+@given(labelled_scores(4, 40, class_count=2))
+def test_turned_scores_have_the_mirrored_interval_and_equal_ones_none(rows):
+    scores, labels = rows
+    found, turned = auroc_interval(scores, labels), auroc_interval(-scores, labels)
+    assert turned.estimate == pytest.approx(1 - found.estimate)
+    if len(np.unique(scores)) == 1 or min(labels.sum(), (~labels).sum()) < 2:
+        assert (found.lower, found.upper, turned.lower) == (None, None, None)
+    else:
+        assert turned.lower == pytest.approx(1 - found.upper, abs=1e-12)
+        assert turned.upper == pytest.approx(1 - found.lower, abs=1e-12)
+
+
 def test_a_paired_difference_is_tested_as_delong_did():
     """Coverage of the true difference, and rejections where there is none."""
     random = np.random.default_rng(2)
