@@ -28,12 +28,12 @@ from benchmarks.run import Figure, alternate, interval_figure, ratios, seconds
 from tests.rows import put
 
 MODEL = "smollm2-135m"
-PROMPT_COUNT = int(os.environ.get("AXES_BENCH_TRACES") or 64)
+PROMPT_COUNT = int(os.environ.get("AXES_BENCH_TRACES") or 32)
 NEW_TOKENS = 64
 BATCH_SIZE = 32
 # In which completions end at different lengths.
 TEMPLATE = "chat"
-ROUNDS = 7
+ROUNDS = 12
 GOAL = 1.03
 LAYERS = (12, 18, 23)
 AXES_AT_EACH = 2
