@@ -80,8 +80,9 @@ def generate(
         )
         sequences = result.sequences
         recorder.choose(sequences[:, -1])
-        cache = result["cache" if "cache" in result else "past_key_values"]
-        _step_over_last(model, sequences, mask, cache)
+        if kept.recorded_layers:
+            cache = result["cache" if "cache" in result else "past_key_values"]
+            _step_over_last(model, sequences, mask, cache)
     generated = sequences[:, tokens.shape[1] :].tolist()
     traces = _cut(list(encoded), generated, ends, stops, recorder)
     for trace in traces:
