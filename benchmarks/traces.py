@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import ContinuousBatchingConfig, GenerationConfig
 
 from axes.ingest.forward.templates import pad_id
 from axes.ingest.generation.generate import end_ids
@@ -37,6 +37,8 @@ ROUNDS = 12
 GOAL = 1.03
 LAYERS = (12, 18, 23)
 AXES_AT_EACH = 2
+# Tokens of a block of the cache of continuous batching.
+_BLOCK = 32
 
 
 def measure() -> Iterator[Figure]:
@@ -84,7 +86,12 @@ def _generate_continuously(work: Workload, batches: list[tuple[Tensor, Tensor]])
     """The same rows in one call, which puts another into the place of each that ends."""
     model: Any = work.loaded.model
     prompts = [ids[real].tolist() for batch in batches for ids, real in zip(*batch, strict=True)]
-    found = model.generate_batch(prompts, generation_config=_greedy(work))
+    # Room for all rows; by itself the cache takes most of the machine's memory.
+    blocks = sum(-(-(len(ids) + NEW_TOKENS) // _BLOCK) for ids in prompts)
+    cache = ContinuousBatchingConfig(page_size=_BLOCK, num_blocks=blocks)
+    found = model.generate_batch(
+        prompts, generation_config=_greedy(work), continuous_batching_config=cache
+    )
     return [output.generated_tokens for output in found.values()]
 
 

@@ -113,7 +113,7 @@ def test_completions_that_do_not_fit_are_run_in_smaller_batches(
     monkeypatch.setattr(LlamaForCausalLM, "forward", forward)
     request = TraceRequest(prompt_set="texts", max_new_tokens=2)
     assert ingest_traces(root, llama, request).new_count == len(TEXTS)
-    halved = "; ".join(f"out of memory: batch size halved to {size}" for size in (8, 4, 2))
+    halved = "; ".join(f"out of memory: batch size halved to {size}" for size in (16, 8, 4, 2))
     assert last_run(root)["message"] == halved
     room = 0
     with pytest.raises(ModelError, match="a completion of 13 and 3 tokens does not fit the memory"):
