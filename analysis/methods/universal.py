@@ -49,19 +49,20 @@ def leading_direction(directions: Float[np.ndarray, "*draw model d_model"]) -> U
     A model that points the other way supports it as well. Its sign is fixed so that the mean inner
     product with the directions is positive, or that with the first one where the mean is zero: of
     two directions with a negative cosine it always is. With k directions all alike the first
-    singular value is sqrt(k).
+    singular value is sqrt(k). Of no directions at all (zeros) the axis is zero.
     """
     # By the products of the directions, which are few: much faster than an SVD of many draws.
     _, left = np.linalg.eigh(directions @ directions.swapaxes(-1, -2))
     left = left[..., ::-1][..., : directions.shape[-1]]
     components = left.swapaxes(-1, -2) @ directions
     singular_values = np.linalg.norm(components, axis=-1)
-    axis = components[..., 0, :] / singular_values[..., :1]
+    length = singular_values[..., :1]
+    scale = np.divide(1.0, length, where=length > 0, out=np.zeros_like(length))
+    axis = scale * components[..., 0, :]
     along = directions @ axis[..., None]
     mean = along.mean(axis=-2)
     sign = np.where(np.where(abs(mean) > TIE, mean, along[..., 0, :]) >= 0, 1.0, -1.0)
-    weights = left[..., 0] / singular_values[..., :1]
-    return UniversalAxis(sign * axis, singular_values, sign * weights)
+    return UniversalAxis(sign * axis, singular_values, sign * scale * left[..., 0])
 
 
 def mean_direction(directions: Float[np.ndarray, "*draw model d_model"]) -> UniversalAxis:

@@ -62,6 +62,17 @@ def test_unrelated_directions_share_no_more_than_chance():
 
 
 @pytest.mark.parametrize("method", ["svd", "mean"])
+@pytest.mark.filterwarnings("error")
+def test_draws_without_a_direction_have_no_axis(method):
+    directions = np.random.default_rng(1).standard_normal((3, 2, 5))
+    directions[1] = 0.0
+    shared = universal_axis(directions, method)
+    assert not shared.vector[1].any() and not shared.weights[1].any()
+    alone = universal_axis(directions[2], method)
+    np.testing.assert_allclose(shared.vector[2], alone.vector, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["svd", "mean"])
 def test_the_weights_make_the_axis(method):
     directions = drawn(9, 0.5, seed=5)
     shared = universal_axis(directions, method)
