@@ -83,7 +83,7 @@ def _generate(work: Workload, batches: list[tuple[Tensor, Tensor]]) -> list[list
 
 
 def _generate_continuously(work: Workload, batches: list[tuple[Tensor, Tensor]]) -> list[list[int]]:
-    """The same rows in one call, which puts another into the place of each that ends."""
+    """The same rows in one call, in which each leaves when it ends."""
     model: Any = work.loaded.model
     prompts = [ids[real].tolist() for batch in batches for ids, real in zip(*batch, strict=True)]
     # Room for all rows; by itself the cache takes most of the machine's memory.

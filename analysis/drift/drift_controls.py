@@ -126,10 +126,10 @@ def random_axes(
         return slopes[0] - slopes[1]
 
     observed = differences(np.ones((1, len(is_positive)), dtype=np.int64))[0]
-    errors = np.nanstd(differences(counts), axis=0)
-    # Without an error nothing stands out from anything.
+    sizes, errors = np.abs(observed), np.nanstd(differences(counts), axis=0)
+    # Without an error, but for rounding, nothing stands out from anything.
     studentised = np.divide(
-        np.abs(observed), errors, where=errors > 0, out=np.full_like(errors, np.inf)
+        sizes, errors, where=errors > 1e-9 * sizes, out=np.full_like(errors, np.inf)
     )
     # Opposite directions are as far from 0 up to rounding.
     as_far = int((studentised[1:] >= studentised[0] * (1 - 1e-9)).sum())

@@ -136,6 +136,19 @@ def test_tokens_that_never_move_stand_out_from_nothing():
     assert on_random_axes(found, still, np.eye(4)[0]).p_value == 1.0
 
 
+def test_resamples_that_are_all_alike_are_no_evidence():
+    """As of one prompt in each class: what differs between them is rounding."""
+    random = np.random.default_rng(0)
+    rises, spread, alike = (
+        random.random((9, 4)),
+        random.random(9),
+        np.ones((333, 9), dtype=np.int64),
+    )
+    for axis in np.eye(4):
+        null = random_axes(rises, spread, axis, np.arange(9) < 4, alike)
+        assert null.estimate.p_value == 1.0
+
+
 def test_a_planted_axis_stands_out_from_random_ones_and_an_unplanted_one_does_not():
     """Not even where tokens vary much more along the axis than along others."""
     found = plant()
