@@ -20,8 +20,10 @@ import pyarrow as pa
 from axes.warehouse.errors import MAX_MESSAGE, QueryError, RootError
 from axes.warehouse.names import IMPORTED, did_you_mean, sql_literal
 from axes.warehouse.settings import setting
-from axes.warehouse.storage.roots import resolved, root_path
+from axes.warehouse.storage.read_only import ReadOnlyFiles, read_only
+from axes.warehouse.storage.roots import RemoteRoot, resolved, root_path
 from axes.warehouse.storage.store import store_at
+from axes.warehouse.syntax import duckdb_message, raised_message, require_query
 from axes.warehouse.tables.catalog import execute_file, load_sql, path_pattern
 from axes.warehouse.tables.index import INDEX, refresh_index
 from axes.warehouse.tables.schemas import TABLES
@@ -70,7 +72,9 @@ def connect(
     `is_commented` adds comments to views, macros and columns: 0.2 s more, 0.6 s in a new process.
     Raises `RootError` where `root` is not a warehouse, or DuckDB cannot read its files.
     """
-    connection = connect_unlocked(root, memory_limit=memory_limit, is_commented=is_commented)
+    connection = _connected(
+        root, memory_limit=memory_limit, is_commented=is_commented, is_locked=True
+    )
     return _locked(connection, root, settings)
 
 
@@ -78,14 +82,21 @@ def connect_unlocked(
     root: Path, *, memory_limit: int | None = None, is_commented: bool = False
 ) -> Connection:
     """As `connect`, for statements that the user typed: any file, and writing, are allowed."""
-    connection = _open(root, *TABLES)
+    return _connected(root, memory_limit=memory_limit, is_commented=is_commented, is_locked=False)
+
+
+def _connected(
+    root: Path, *, memory_limit: int | None, is_commented: bool, is_locked: bool
+) -> Connection:
+    """A connection with tables, macros and marts, over paths that a locked one may read."""
+    connection = _open(root, *TABLES, is_locked=is_locked)
     _limit_memory(connection, root, memory_limit)
-    store = store_at(root)
+    home = _home(root) if refresh_index(root) else None
     with _unreadable(root):
         load_sql(
             connection,
-            store.location,
-            index=store.home.resolve() if refresh_index(root) else None,
+            _location(root) if is_locked else store_at(root).location,
+            index=home if home is None or not is_locked else read_only(home),
             is_commented=is_commented,
         )
     # From the user's settings, never from the root: a warehouse may be a stranger's.
@@ -100,8 +111,8 @@ def connect_tables(root: Path, *tables: str) -> Connection:
 
     For a single look-up in a table. Raises as `connect` does.
     """
-    connection = _open(root, *tables)
-    location = path_pattern(store_at(root).location)
+    connection = _open(root, *tables, is_locked=True)
+    location = path_pattern(_location(root))
     with _unreadable(root):
         for table in tables:
             connection.execute(TABLES[table].staging_view(location))
@@ -186,31 +197,21 @@ def _result(connection: Connection, sql: str, parameters: Any, row_limit: int | 
             if relation is not None and row_limit is not None:
                 relation = relation.limit(row_limit)
             return pa.table({}) if relation is None else relation.to_arrow_table()
-        except duckdb.IOException as error:
+        except duckdb.Error as error:
             if is_last or "No such file" not in str(error):
                 raise
     raise AssertionError("the last attempt returns or raises")
 
 
 def _relation(connection: Connection, sql: str, parameters: Any) -> duckdb.DuckDBPyRelation:
-    """The result of a statement: on a locked connection a select, since others write files."""
+    """The result of a statement: of a query, or on an unlocked connection of any other kind."""
     types = {each.type for each in connection.extract_statements(sql)}
+    if types == {duckdb.StatementType.SELECT}:
+        require_query(sql)
     # Asked last: it is a tenth of the time of a small query.
-    is_select = types <= {duckdb.StatementType.SELECT}
-    if not is_select and connection.execute(_IS_LOCKED).fetchall() == [(True,)]:
+    elif types and connection.execute(_IS_LOCKED).fetchall() == [(True,)]:
         raise QueryError("this connection runs select statements and nothing else")
     return connection.sql(sql, params=parameters)
-
-
-def duckdb_message(error: object) -> str:
-    """DuckDB's message without the excerpt of the statement below it, and of bounded length."""
-    text = _raised(error)[: 2 * MAX_MESSAGE].partition("\n\nLINE ")[0]
-    return " ".join(text.split())[:MAX_MESSAGE]
-
-
-def _raised(error: object) -> str:
-    """DuckDB's message; that of a `RootError` which a store raised below it, without traceback."""
-    return str(error).rpartition(f"{RootError.__module__}.{RootError.__name__}: ")[2]
 
 
 def distinct_names(names: list[str]) -> list[str]:
@@ -279,12 +280,28 @@ def is_imported(connection: Connection, model: str) -> bool:
     return bool(sources) and all(row["source"].partition(":")[0] == IMPORTED for row in sources)
 
 
-def _open(root: Path, *tables: str) -> Connection:
+def _home(root: Path) -> str:
+    """The folder of the index, without links."""
+    return store_at(root).home.resolve().as_posix()
+
+
+def _location(root: Path) -> str:
+    """Where a locked connection finds the tables: in a file system that only reads."""
+    store = store_at(root)
+    return store.location if isinstance(root, RemoteRoot) else read_only(store.location)
+
+
+def _open(root: Path, *tables: str, is_locked: bool) -> Connection:
     store = store_at(root)
     store.require()
     store.refresh(*tables)
     connection = duckdb.connect()
     store.attach(connection)
+    if is_locked:
+        connection.register_filesystem(ReadOnlyFiles(_home(root)))
+        if not isinstance(root, RemoteRoot):
+            # Pages of local files are in the system's cache already.
+            connection.execute("set enable_external_file_cache = false")
     ((has_bar,),) = connection.execute("select current_setting('enable_progress_bar')").fetchall()
     if has_bar:  # In a notebook without ipywidgets it is off, and turning it off is an error.
         connection.execute("set enable_progress_bar = false")
@@ -296,9 +313,8 @@ def _open(root: Path, *tables: str) -> Connection:
 def _locked(connection: Connection, root: Path, settings: Mapping[str, object]) -> Connection:
     """The connection, which from now on reads the folders of the tables and nothing else."""
     # DuckDB compares with the pattern of a view, where the root may have escaped characters.
-    store = store_at(root)
-    places = [f"{store.location}/{name}" for name in TABLES]
-    places.append(f"{store.home.resolve().as_posix()}/{INDEX}")
+    places = [f"{_location(root)}/{name}" for name in TABLES]
+    places.append(f"{read_only(_home(root))}/{INDEX}")
     folders = sorted({*places, *map(glob.escape, places)})
     for name, value in {**settings, **_LOCKED, "allowed_directories": folders}.items():
         connection.execute(f"set {name} = $1", [value])
@@ -312,7 +328,9 @@ def _unreadable(root: Path) -> Iterator[None]:
     try:
         yield
     except duckdb.Error as error:
-        raise RootError(f"{root} cannot be read: {_raised(error).splitlines()[0]}") from error
+        raise RootError(
+            f"{root} cannot be read: {raised_message(error).splitlines()[0]}"
+        ) from error
 
 
 def _limit_memory(connection: Connection, root: Path, memory_limit: int | None) -> None:

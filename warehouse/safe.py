@@ -1,10 +1,10 @@
 """Answer one select statement from somebody who is not trusted: `ask(root, sql)`.
 
-Three walls, each of which would hold alone against most of what is tried:
-the statement's syntax tree may name the warehouse's tables, views, macros and pure functions, and
-nothing else; the connection is locked, and reaches the folders of the tables and their index and no
-other file; the process it runs in has none of the user's environment, cannot write a file, and ends
-at its limits.
+Three walls, each of which holds alone against every way to write that we know: the statement's
+syntax tree has the nodes of queries, and names the warehouse's tables, views, macros and pure
+functions and nothing else; the connection is locked, and its file system opens the files of the
+tables and their index, for reading; the process it runs in has none of the user's environment,
+cannot write, make, move or delete a file (Landlock), and ends at its limits.
 
 A process answers one statement and ends, so that no statement sees anything that another one left
 (docs/decisions/0013). Starting Python and opening the warehouse take most of the time:
@@ -22,20 +22,21 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from axes.warehouse.connection import Connection, connect, distinct_names, duckdb_message
+from axes.warehouse.connection import Connection, connect, distinct_names
 from axes.warehouse.errors import MAX_MESSAGE, AxesError, QueryError
+from axes.warehouse.landlock import forbid_writing
 from axes.warehouse.storage.roots import resolved, root_path
 from axes.warehouse.storage.store import store_at
+from axes.warehouse.syntax import Node, duckdb_message, nodes, parser, syntax_tree
 from axes.warehouse.tables.catalog import sql_files, stored_catalog
 from axes.warehouse.tables.schemas import TABLES
 
@@ -68,9 +69,6 @@ _REFUSED = re.compile(
     r"|current_(?!date|local)\w+|(pg|inet|has|duckdb|pragma|icu_calendar)_\w+|\w+_description"
 )
 _SHOWN = {'"tables"'}
-
-# An object of the syntax tree that DuckDB's `json_serialize_sql` gives.
-Node = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -213,19 +211,14 @@ class WarmWorkers:
 def require_safe(sql: str, names: set[str]) -> None:
     """Raise `QueryError` unless `sql` is one select statement over `names` and pure functions."""
     try:
-        parser = _parser().cursor()
-        text = parser.execute("select json_serialize_sql($1)", [sql]).fetchall()[0][0]
-        tree = json.loads(text)
-        impure = _impure_functions()
-    except (duckdb.Error, RecursionError) as error:
-        raise QueryError(duckdb_message(error)) from error
-    if tree.get("error"):
-        reason = duckdb_message(tree.get("error_message", ""))
-        raise QueryError(f"safe mode runs one select statement and nothing else: {reason}")
-    if len(tree["statements"]) != 1:
-        raise QueryError(f"safe mode runs one statement, not {len(tree['statements'])}")
-    nodes = list(_nodes(tree["statements"]))
-    defined = {str(entry["key"]) for node in nodes for entry in _defined(node)}
+        statements = syntax_tree(sql)
+    except QueryError as error:
+        raise QueryError(f"safe mode: {error}") from error
+    if len(statements) != 1:
+        raise QueryError(f"safe mode runs one statement, not {len(statements)}")
+    impure = _impure_functions()
+    found = list(nodes(statements))
+    defined = {str(entry["key"]) for node in found for entry in _defined(node)}
     # A name that is defined in one scope may mean a file, or an internal view, in another.
     if strange := [
         name
@@ -233,7 +226,7 @@ def require_safe(sql: str, names: set[str]) -> None:
         if not re.fullmatch(r"\w+", name) or name.lower() in _internal_views()
     ]:
         raise QueryError(f"safe mode has no table named {strange[0]}")
-    for node in nodes:
+    for node in found:
         _require_safe_node(node, names | {name.lower() for name in defined}, impure)
 
 
@@ -260,38 +253,20 @@ def _require_safe_node(node: Node, tables: set[str], impure: frozenset[str]) -> 
             raise QueryError(f"safe mode has no function {name}")
 
 
-def _nodes(tree: Any) -> Iterator[Node]:
-    """Every object of a syntax tree; a stack, since the tree may nest deeper than Python calls."""
-    stack = [tree]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, dict):
-            yield node
-            stack += node.values()
-        elif isinstance(node, list):
-            stack += node
-
-
 def _defined(node: Node) -> list[Node]:
     """The common table expressions that a select defines."""
     return node.get("cte_map", {}).get("map", []) if "cte_map" in node else []
 
 
 @cache
-def _parser() -> Connection:
-    """A connection to nothing, which takes syntax trees apart; it runs no statement of others."""
-    return duckdb.connect()
-
-
-@cache
 def _internal_views() -> frozenset[str]:
-    listed = _parser().execute("select lower(view_name) from duckdb_views() where internal")
+    listed = parser().execute("select lower(view_name) from duckdb_views() where internal")
     return frozenset(name for (name,) in listed.fetchall())
 
 
 @cache
 def _impure_functions() -> frozenset[str]:
-    impure = _parser().execute(
+    impure = parser().execute(
         # `+` and `range` differ between calls only where they take a time with a zone.
         "select lower(function_name) as name from duckdb_functions() "
         "where function_type in ('scalar', 'aggregate') group by name "
@@ -365,6 +340,7 @@ def _late(limits: Limits) -> str:
 
 def _limit_process(limits: Limits) -> None:
     """No files written, no core, and an end to processor time and memory whatever DuckDB does."""
+    forbid_writing()
     processor = int(limits.seconds * limits.threads + _STARTING_SECONDS)
     memory = (2 * limits.memory_mb + 1024) << 20
     for kind, value in (

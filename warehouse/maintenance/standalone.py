@@ -51,7 +51,7 @@ def write_standalone(root: Path, path: Path | None = None, *, is_relative: bool 
             if is_relative:
                 folder = _stand_in(Path(aside), location, root.resolve())
                 connection.execute("set file_search_path = ?", [folder.as_posix()])
-            index = location if refresh_index(root) else None
+            index = location.as_posix() if refresh_index(root) else None
             load_sql(connection, location.as_posix(), index=index, is_commented=True)
         temporary.replace(path)
     except (duckdb.Error, OSError) as error:

@@ -51,7 +51,7 @@ _copying = threading.Lock()
 
 
 def load_sql(
-    connection: duckdb.DuckDBPyConnection, root: str, *, index: Path | None, is_commented: bool
+    connection: duckdb.DuckDBPyConnection, root: str, *, index: str | None, is_commented: bool
 ) -> None:
     """Make a bare connection a warehouse: the objects of `sql/`, each after those it reads.
 
@@ -65,7 +65,7 @@ def load_sql(
     connection.execute("begin")
     if index is not None:
         connection.execute("drop view v_stored")
-        connection.execute(stored.replace("${root}", path_pattern(index.as_posix())))
+        connection.execute(stored.replace("${root}", path_pattern(index)))
     for table in TABLES.values():
         connection.execute(table.staging_view(location))
     if is_commented:
