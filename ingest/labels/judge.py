@@ -217,7 +217,7 @@ class JudgeClient:
         except httpx2.InvalidURL as error:
             raise LabelError("the judge's address is not one such as https://host/v1") from error
         if url.scheme not in ("http", "https") or not url.host:
-            raise LabelError(f"{self.url} is not an address such as https://host/v1")
+            raise LabelError("the judge's address is not one such as https://host/v1")
         if url.userinfo or url.query:
             raise LabelError(
                 f"the address of {url.host} holds more than host and path: "

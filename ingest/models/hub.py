@@ -7,7 +7,6 @@ that names the fix.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -16,8 +15,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from axes.ingest.models.config import one_line
-from axes.warehouse.errors import ModelError
+from axes.warehouse.errors import ModelError, RootError
 from axes.warehouse.progress import announce, byte_text, hub_bars, quiet_hub
+from axes.warehouse.storage.files import inside, parse_json
 
 # Everything that loading a model needs, without pickled weights and without a second copy of them,
 # which transformers would not read: other formats (`original/`, `consolidated.safetensors`) and
@@ -213,13 +213,17 @@ def download_config(repository: Repository, folder: Path | None = None) -> None:
 def weight_files(folder: Path) -> list[Path]:
     """The files that transformers takes a model's weights from, whether they exist or not.
 
-    Other files may lie next to them, such as a second copy in another format.
+    Other files may lie next to them, such as a second copy in another format. Raises `ModelError`
+    for an index that names none, or files outside of the folder.
     """
     index = folder / "model.safetensors.index.json"
-    if (folder / "model.safetensors").exists() or not index.exists():
+    if (folder / "model.safetensors").exists() or not index.is_file():
         return [folder / "model.safetensors"]
-    shards = set(json.loads(index.read_text())["weight_map"].values())
-    return [folder / name for name in sorted(shards)]
+    try:
+        shards = set(parse_json(index.read_bytes())["weight_map"].values())
+        return [inside(folder, name) for name in sorted(shards)]
+    except (RootError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{index} cannot be read: {error}") from error
 
 
 def _misses_weights(repository: Repository) -> bool:

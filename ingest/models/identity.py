@@ -67,7 +67,7 @@ def identify(spec: ModelSpec, folder: Path, dtype: str) -> ModelIdentity:
     """
     weights = weight_files(folder)
     config = folder / "config.json"
-    missing = [path.name for path in (config, *weights) if not path.exists()]
+    missing = [path.name for path in (config, *weights) if not path.is_file()]
     if missing:
         raise ModelError(
             f"{folder} holds no model, {', '.join(missing)} missing: config.json and "

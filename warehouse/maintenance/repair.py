@@ -21,9 +21,10 @@ from axes.warehouse.connection import connect_tables, rows
 from axes.warehouse.errors import AxesError, RootError
 from axes.warehouse.maintenance.check import Finding, inspect_files
 from axes.warehouse.runs import record_run
-from axes.warehouse.storage.files import QUARANTINE
-from axes.warehouse.storage.layout import empty_file
+from axes.warehouse.storage.files import QUARANTINE, inside, parse_json, read_file
+from axes.warehouse.storage.layout import MARKER, empty_file, recover_marker
 from axes.warehouse.storage.ledger import LEDGER, Record, replace_file
+from axes.warehouse.storage.roots import RemoteRoot
 from axes.warehouse.storage.store import MaintainedStore, data_files, maintenance_lock, open_store
 from axes.warehouse.tables.schemas import TABLES
 from axes.warehouse.writer import read_record
@@ -55,6 +56,11 @@ def repair(root: Path, *, adopt: bool | None = None, is_dry_run: bool = False) -
     warehouse. Where it is None, `RootError` is raised for sound files that are not listed, before
     anything is changed. `is_dry_run` says what would be done. A killed repair is ended by the next.
     """
+    if not isinstance(root, RemoteRoot) and recover_marker(root, is_dry_run=is_dry_run):
+        done = f"would be {_WRITTEN}" if is_dry_run else _WRITTEN
+        recovered = Repair("marker_damaged", MARKER, "says no schema version", done, ())
+        others = [] if is_dry_run else repair(root, adopt=adopt)
+        return [recovered, *others]
     store = open_store(root, allows_links=True)
     with maintenance_lock(root):
         for table in TABLES if not is_dry_run else ():
@@ -139,8 +145,13 @@ def _record(store: MaintainedStore, path: Path) -> Record:
 def _read_journal(store: MaintainedStore) -> list[Finding]:
     """What a repair that was killed had found; empty where the last one ended."""
     try:
-        return [Finding(**item) for item in json.loads(_journal(store).read_bytes())]
-    except (FileNotFoundError, ValueError, TypeError):
+        found = [Finding(**item) for item in parse_json(read_file(_journal(store)))]
+        for item in found:
+            inside(store.root, item.path)
+            TABLES[item.table]
+            Counter(item.runs)
+        return found
+    except (FileNotFoundError, RootError, ValueError, TypeError, KeyError):
         return []
 
 

@@ -1,17 +1,25 @@
 """Files and folders on the disk: written whole, flushed with their names, never through a link.
 
+A name from data becomes a path in `inside` alone, and what a stored file holds is read by
+`read_file`: regular files, without waiting, up to a size.
+
 A root may come from somebody else. A link in it would lead commands that write and delete out of
-it, so no command opens a root with a link, and no writer goes through one that came later.
+it, and a pipe would let them wait for ever. So no command opens a root with either, and no writer
+goes through a link that came later.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from io import BufferedReader
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from axes.warehouse.errors import RootError
 
@@ -19,16 +27,59 @@ LOCKS = ".locks"
 TEMPORARY = ".tmp"
 QUARANTINE = ".quarantine"
 RETIRED = ".retired"
+# More than a ledger of a million files has.
+_MAX_BYTES = 1 << 30
 
 
-def find_links(folder: Path) -> Iterator[Path]:
-    """The links below a folder, but for files set aside, which no command reads or writes again."""
+def inside(folder: Path, name: str) -> Path:
+    """The path below `folder` that data names; raises `RootError` for a name that is no such path.
+
+    >>> inside(Path("lake"), "prompts/a.parquet").as_posix()
+    'lake/prompts/a.parquet'
+    """
+    path = PurePosixPath(name) if isinstance(name, str) else PurePosixPath()
+    if not path.parts or path.is_absolute() or {"..", "~"} & {*path.parts} or "\0" in name:
+        raise RootError(f"{name!r} is no name of a file in {folder}")
+    return folder / path
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """A regular file to read from; raises `RootError` for anything else, and `OSError`."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise RootError(f"{path} is a folder, pipe, socket or device, and no file")
+    return os.fdopen(descriptor, "rb")
+
+
+def read_file(path: Path, max_bytes: int = _MAX_BYTES) -> bytes:
+    """The bytes of a regular file; raises `RootError` for others and larger ones, and `OSError`."""
+    with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > max_bytes:
+            raise RootError(f"{path} has more than {max_bytes:,} bytes")
+        return file.read(max_bytes)
+
+
+def parse_json(content: bytes | str) -> Any:
+    """The value of a text in JSON; raises `ValueError`, for one that nests too deep as well."""
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise ValueError("nests too deep") from error
+
+
+def find_irregular(folder: Path) -> Iterator[Path]:
+    """Links, pipes, sockets and devices below a folder.
+
+    Not among the files set aside, which no command reads or writes again.
+    """
     with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_symlink():
+            if entry.is_dir(follow_symlinks=False):
+                if entry.name not in (QUARANTINE, RETIRED):
+                    yield from find_irregular(Path(entry.path))
+            elif not entry.is_file(follow_symlinks=False):
                 yield Path(entry.path)
-            elif entry.is_dir() and entry.name not in (QUARANTINE, RETIRED):
-                yield from find_links(Path(entry.path))
 
 
 def require_no_link(root: Path, path: Path) -> Path:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from axes.warehouse.errors import RootError
@@ -21,8 +22,10 @@ from axes.warehouse.storage.files import (
     LOCKS,
     RETIRED,
     TEMPORARY,
-    find_links,
+    find_irregular,
     make_folder,
+    parse_json,
+    read_file,
     replacing,
     require_no_link,
 )
@@ -32,6 +35,7 @@ from axes.warehouse.tables.schemas import SCHEMA_VERSION, TABLES
 MARKER = "warehouse.json"
 NO_PARTITION = "__none__"
 EMPTY_FILE = "schema.parquet"
+_MARKER_BYTES = 1 << 20
 
 
 def partition_folder(root: Path, table: Table, value: str | None = None) -> Path:
@@ -139,9 +143,9 @@ def init_root(root: Path) -> bool:
 
 
 def require_root(root: Path, *, allows_links: bool = False) -> None:
-    """Raise `RootError` unless `root` is a warehouse of this schema version without links.
+    """Raise `RootError` unless `root` is a warehouse of this schema version, of regular files.
 
-    `allows_links` in the folders of tables, for commands that name them and set them aside.
+    `allows_links` and the like in the folders of tables, for commands that set them aside.
     A file of an empty table that a power cut emptied is written again.
     """
     require_version(root, *read_version(root))
@@ -150,7 +154,7 @@ def require_root(root: Path, *, allows_links: bool = False) -> None:
     for table in TABLES.values():
         path = empty_file(root, table)
         try:
-            if path.exists() and not path.stat().st_size:
+            if path.is_file() and not path.stat().st_size:
                 write_empty_file(root, table)
         except OSError as error:
             raise RootError(f"{path} is empty and cannot be written: {error}") from error
@@ -172,11 +176,12 @@ def require_version(root: Path, version: int, is_migrating: bool) -> None:
 
 
 def require_no_links(root: Path, *, allows_in_tables: bool = False) -> None:
-    """Raise `RootError` for a link in a root, or a folder that cannot be listed."""
+    """Raise `RootError` for a link or pipe in a root, or a folder that cannot be listed."""
     try:
-        for link in find_links(root):
-            if not allows_in_tables or link.relative_to(root).parts[0] not in TABLES:
-                require_no_link(root, link)
+        for path in find_irregular(root):
+            if not allows_in_tables or path.relative_to(root).parts[0] not in TABLES:
+                require_no_link(root, path)
+                raise RootError(f"{path} is a pipe, socket or device, and no file: delete it")
     except OSError as error:
         raise RootError(f"{root} cannot be read: {error}") from error
 
@@ -191,9 +196,33 @@ def read_version(root: Path) -> tuple[int, bool]:
         raise no_warehouse(root)
     require_no_link(root, marker)
     try:
-        return parse_version(marker.read_bytes())
+        return parse_version(read_file(marker, _MARKER_BYTES))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RootError(f"{marker} cannot be read: {error!r}") from error
+        raise RootError(
+            f"{marker} cannot be read ({error!r}): `axes warehouse repair` writes it again"
+        ) from error
+
+
+def recover_marker(root: Path, *, is_dry_run: bool = False) -> bool:
+    """Write a marker that is lost or damaged again; False where it is sound.
+
+    Raises `RootError` unless every table has the columns of this schema version.
+    """
+    try:
+        read_version(root)
+        return False
+    except RootError as error:
+        require_no_links(root, allows_in_tables=True)
+        for table in TABLES.values():
+            try:
+                is_same = pq.read_schema(empty_file(root, table)).equals(table.file_schema)
+            except (OSError, pa.ArrowException, ValueError):
+                is_same = False
+            if not is_same:
+                raise error
+    if not is_dry_run:
+        write_marker(root, {"schema_version": SCHEMA_VERSION})
+    return True
 
 
 def no_warehouse(root: Path) -> RootError:
@@ -209,7 +238,7 @@ def parse_version(marker: bytes) -> tuple[int, bool]:
 
     A number, or "1 to 2" while folders change places, which no version equals.
     """
-    first, *others = str(json.loads(marker)["schema_version"]).split(" to ")
+    first, *others = str(parse_json(marker)["schema_version"]).split(" to ")
     return int(first), bool(others)
 
 

@@ -20,6 +20,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NotRequired, TypedDict
+from urllib.parse import quote
 
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
@@ -28,7 +29,11 @@ from axes.warehouse.render import echo
 from axes.warehouse.storage.files import (
     LOCKS,
     TEMPORARY,
+    inside,
     make_folder,
+    open_regular,
+    parse_json,
+    read_file,
     replacing,
     require_no_link,
     sync_folder,
@@ -50,7 +55,7 @@ def locked(
     `RootError` is raised with it instead. `RootError` too where the lock cannot be made, as on a
     read-only root.
     """
-    path = root / LOCKS / f"{name}.lock"
+    path = root / LOCKS / f"{quote(name, safe='@')}.lock"
     lock = FileLock(path)
     try:
         make_folder(root, path.parent)
@@ -154,18 +159,27 @@ def record(path: Path, rows: int, runs: Mapping[str, int]) -> Record:
 
 def sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_ledger(root: Path, table: str) -> dict[str, Entry]:
-    """Path below the root -> entry. A line that is torn, or no event, is passed over."""
-    path = ledger_file(root, table)
+    """Path below the root -> entry. A line that is torn, or no event of the table, is passed over.
+
+    Raises `RootError` where the ledger is no regular file.
+    """
     entries: dict[str, Entry] = {}
-    for line in path.read_bytes().splitlines() if path.exists() else ():
+    try:
+        lines = read_file(ledger_file(root, table)).splitlines()
+    except FileNotFoundError:
+        return entries
+    for line in lines:
         try:
-            _apply(entries, json.loads(line))
-        except (ValueError, KeyError, TypeError, RecursionError):
+            event = parse_json(line)
+            inside(root / table, event["file"].removeprefix(f"{table}/"))
+            if event["file"].startswith(f"{table}/"):
+                _apply(entries, event)
+        except (RootError, ValueError, KeyError, TypeError, AttributeError):
             continue
     return entries
 

@@ -17,6 +17,7 @@ from typing import Any
 from fsspec.spec import AbstractFileSystem
 
 from axes.warehouse.errors import RootError
+from axes.warehouse.storage.files import open_regular
 
 PROTOCOL = "axes-file"
 _PREFIX = f"{PROTOCOL}://"
@@ -77,12 +78,8 @@ class _File:
     """Each thread of DuckDB has a place of its own, since they read one file at a time."""
 
     def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-        status = os.fstat(self._descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            os.close(self._descriptor)
-            raise RootError(f"{path} is not a regular file")
-        self.size = status.st_size
+        self._file = open_regular(path)
+        self.size = os.fstat(self._file.fileno()).st_size
         self._places = threading.local()
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -93,15 +90,9 @@ class _File:
         return getattr(self._places, "offset", 0)
 
     def read(self, length: int) -> bytes:
-        data = os.pread(self._descriptor, length, self.tell())
+        data = os.pread(self._file.fileno(), length, self.tell())
         self._places.offset = self.tell() + len(data)
         return data
 
     def close(self) -> None:
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
-
-    def __del__(self) -> None:
-        if hasattr(self, "_descriptor"):
-            self.close()
+        self._file.close()

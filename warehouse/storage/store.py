@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol, TypeAlias
-from urllib.parse import quote
 
 from axes.warehouse.errors import RootError
 from axes.warehouse.storage import layout
@@ -182,7 +181,7 @@ def committing(root: Path, model: str) -> AbstractContextManager[None]:
 
     By name, as the partitions are: jobs on two versions of a model write into the same folders.
     """
-    return locked(root, f"{quote(model, safe='')}.commit")
+    return locked(root, f"{model}.commit")
 
 
 @dataclass(frozen=True)
