@@ -300,3 +300,11 @@ def test_b9_an_address_that_is_refused_is_not_repeated() -> None:
         with pytest.raises(LabelError) as raised:
             JudgeClient(address, "model")
         assert "key" not in str(raised.value).replace("give a key in", "")
+
+
+def test_s7_the_page_does_not_tell_where_the_warehouse_lies(lake: Path) -> None:
+    with TestClient(application(lake, token="t", port=8), base_url="http://127.0.0.1:8/t/") as page:
+        (lake / "prompts" / "prompt_set=seen" / "x.parquet").write_bytes(b"no Parquet")
+        answers = [page.get(route) for route in ROUTES]
+    assert 400 in {answer.status_code for answer in answers}
+    assert not any(str(lake) in answer.text for answer in answers)

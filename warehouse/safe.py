@@ -286,6 +286,14 @@ def locked(root: Path, limits: Limits, *, is_commented: bool = False) -> Connect
     return connect(root, is_commented=is_commented, settings=settings)
 
 
+def without_root(text: str, root: Path) -> str:
+    """A message that does not tell where the warehouse lies."""
+    for path in (str(resolved(root)), str(root)):
+        for written in (path, glob.escape(path)):
+            text = text.replace(written, "ROOT")
+    return text
+
+
 def _answer(connection: Connection, root: Path, sql: str, limits: Limits) -> bytes:
     """The rows that a locked connection to `root` gives, as an Arrow stream; or `QueryError`."""
     views = {*(f"stg_{name}" for name in TABLES), *sql_files("marts")}
@@ -372,9 +380,7 @@ def _main(root: Path, limits: Limits) -> int:
         answer = _answer(connection, root, json.loads(question), limits) if question else b""
     except (AxesError, MemoryError) as error:
         text = str(error) or "the statement used too much memory"
-        for path in (str(root), glob.escape(str(root))):
-            text = text.replace(path, "ROOT")
-        sys.stdout.buffer.write(text[:MAX_MESSAGE].encode())
+        sys.stdout.buffer.write(without_root(text, root)[:MAX_MESSAGE].encode())
         return 1
     sys.stdout.buffer.write(answer)
     return 0

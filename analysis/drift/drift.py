@@ -374,15 +374,15 @@ _SLOPES = ("positive_slope", "negative_slope")
 def _answer(drift: _Row) -> str:
     names = ("model", "axis_name", "prompt_set", "template", "labeler")
     subject = ", ".join(drift[name] for name in names if drift[name] is not None)
-    if drift["is_drift"] and drift["is_controlled"]:
-        answer = "yes, and every control agrees"
-    elif drift["is_drift"] and drift["controls_failed"]:
-        failed = ", ".join(drift["controls_failed"])
-        answer = f"it seems to, but these controls explain the difference: {failed}"
-    elif drift["is_drift"]:
-        answer = "it seems to, but not every control could be computed or can tell"
-    elif drift["upper"] < 0:
-        answer = "no, it drifts down against the negative class"
+    if drift["is_drift"] or drift["upper"] < 0:
+        seems = "it seems to" if drift["is_drift"] else "it seems to drift down instead"
+        if drift["is_controlled"]:
+            shown = "yes" if drift["is_drift"] else "no, it drifts down against the negative class"
+            answer = f"{shown}, and every control agrees"
+        elif failed := ", ".join(drift["controls_failed"]):
+            answer = f"{seems}, but these controls explain the difference: {failed}"
+        else:
+            answer = f"{seems}, but not every control could be computed or can tell"
     elif drift["lower"] > 0:
         answer = "no, though it falls less than the negative class, or its own slope is unclear"
     else:

@@ -40,9 +40,10 @@ class Direction:
         """The direction from the rows `x_neg` to `x_pos`, each `[row, d_model]`: arrays or tensors.
 
         `direction` is a method of `axes fit`; for `pair_pca` row i of both is a pair. Raises
-        `AxisError` for shapes that do not fit, an empty class, or where it finds no direction.
+        `AxisError` for shapes that do not fit, an empty class, NaN or infinity, or where it finds
+        no direction.
         """
-        positive, negative = float_rows(x_pos), float_rows(x_neg)
+        positive, negative = _finite_rows(x_pos, "x_pos"), _finite_rows(x_neg, "x_neg")
         shapes = (positive.shape, negative.shape)
         if {len(shape) for shape in shapes} != {2} or shapes[0][1] != shapes[1][1]:
             raise AxisError(f"x_pos and x_neg are not [row, d_model] of one width: {shapes}")
@@ -61,8 +62,12 @@ class Direction:
         return values @ self.vector.astype(np.float64)
 
     def auroc(self, x_pos: ArrayLike, x_neg: ArrayLike) -> Estimate:
-        """AUROC of the projections, with DeLong's 95 % interval; for rows it was not fitted on."""
-        scores = [self.project(x_pos), self.project(x_neg)]
+        """AUROC of the projections, with DeLong's 95 % interval; for rows it was not fitted on.
+
+        Raises `AxisError` for rows of another width, NaN or infinity.
+        """
+        named = (("x_pos", x_pos), ("x_neg", x_neg))
+        scores = [self.project(_finite_rows(x, name)) for name, x in named]
         labels = np.repeat([True, False], list(map(len, scores)))
         return auroc_interval(np.concatenate(scores), labels)
 
@@ -100,6 +105,13 @@ def float_rows(x: ArrayLike) -> Float[np.ndarray, "*batch d_model"]:
     # NumPy takes no bfloat16, no gradient and no other device.
     plain: Any = x.detach().cpu().double() if hasattr(x, "detach") else x
     return np.asarray(plain, dtype=np.float64)
+
+
+def _finite_rows(x: ArrayLike, name: str) -> Float[np.ndarray, "*batch d_model"]:
+    values = float_rows(x)
+    if not np.isfinite(values).all():
+        raise AxisError(f"{name} holds NaN or infinity: leave those rows out")
+    return values
 
 
 def cosine(first: Float[np.ndarray, " d"], second: Float[np.ndarray, " d"]) -> float:

@@ -21,7 +21,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -54,7 +54,7 @@ from axes.sql_completion import Catalog, SqlCompleter
 from axes.warehouse.connection import Connection, query
 from axes.warehouse.errors import AxesError, QueryError, ServingError
 from axes.warehouse.render import render
-from axes.warehouse.safe import DEFAULT_LIMITS, Limits, WarmWorkers, ask, locked
+from axes.warehouse.safe import DEFAULT_LIMITS, Limits, WarmWorkers, ask, locked, without_root
 
 STATIC = Path(__file__).parent / "static"
 
@@ -115,7 +115,7 @@ def application(root: Path, *, token: str, port: int, limits: Limits = DEFAULT_L
             Mount("/static", StaticFiles(directory=STATIC)),
         ],
         middleware=[Middleware(Guard, token=token, port=port)],
-        exception_handlers={AxesError: _refused, HTTPException: _http_error},
+        exception_handlers={AxesError: partial(_refused, root), HTTPException: _http_error},
         lifespan=lifespan,
     )
 
@@ -244,9 +244,10 @@ class _Quoting(AxesError):
         self.content = content
 
 
-def _refused(request: Request, error: Exception) -> Response:
-    content = error.content if isinstance(error, _Quoting) else {"error": str(error)}
-    return JSONResponse(content, 400)
+def _refused(root: Path, request: Request, error: Exception) -> Response:
+    if isinstance(error, _Quoting):
+        return JSONResponse(error.content, 400)
+    return JSONResponse({"error": without_root(str(error), root)}, 400)
 
 
 def _http_error(request: Request, error: Exception) -> Response:

@@ -60,7 +60,7 @@ select
     greatest(0.5, random_direction, shuffled_alignment) as leave_one_out_null,
     least(
         leave_one_out
-        + (leave_one_out - leave_one_out_lower) * z / simultaneous_z(1),
+        + (leave_one_out_upper - leave_one_out) * z / simultaneous_z(1),
         1.0
     ) as leave_one_out_ceiling,
     gain + (gain_upper - gain) * z / simultaneous_z(1) as gain_ceiling

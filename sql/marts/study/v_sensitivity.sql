@@ -76,7 +76,8 @@ final as (
             and areas.model = cosines.model
             and areas.setting = cosines.setting
             and areas.value_at_min = cosines.value
-    left join stg_evaluations as evaluations
+    -- A study has no such metric of a set of paraphrases, though it is varied there.
+    inner join stg_evaluations as evaluations
         on
             areas.study_id = evaluations.study_id
             and areas.model = evaluations.model

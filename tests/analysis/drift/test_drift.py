@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 
-from axes.analysis.drift.drift import DriftDefinition, run_drift, verdict
+from axes.analysis.drift.drift import DriftDefinition, _answer, run_drift, verdict
 from axes.analysis.drift.token_projections import project_completions
 from axes.analysis.drift.trajectories import (
     Selection,
@@ -25,6 +25,7 @@ from axes.analysis.projections import score
 from axes.analysis.study.run import run_study
 from axes.cli.generation.drift import _event_pattern
 from axes.warehouse.axes import AxisReadout, find_axis, read_axis_readout
+from axes.warehouse.connection import connect_unlocked
 from axes.warehouse.errors import AxisError, CoverageError, LabelError, NoAlignmentError
 from axes.warehouse.maintenance.check import check
 from axes.warehouse.maintenance.repair import restore_commands
@@ -139,6 +140,36 @@ def test_without_a_drift_the_verdict_says_so(world):
     drift_id, found = analyse(world.root, template="chat")
     assert not found["is_drift"] and not found["is_controlled"]
     assert "not shown" in verdict(opened(world.root), drift_id)
+
+
+@pytest.mark.parametrize(
+    ("is_controlled", "failed", "words"),
+    [
+        (True, [], "no, it drifts down against the negative class, and every control agrees"),
+        (False, ["lasting"], "drift down instead, but these controls explain the difference"),
+        (False, [], "drift down instead, but not every control could be computed or can tell"),
+    ],
+)
+def test_b5_controls_are_asked_of_a_drift_downwards_too(is_controlled, failed, words):
+    row = {
+        **dict.fromkeys(("model", "axis_name", "prompt_set", "template", "labeler"), "a"),
+        **{"is_drift": False, "lower": -0.4, "upper": -0.1},
+        **{"is_controlled": is_controlled, "controls_failed": failed},
+    }
+    assert words in _answer(row)
+
+
+@pytest.mark.parametrize("is_controlled", [True, False])
+def test_b5_a_drift_downwards_refutes_under_every_control_alone(world, is_controlled):
+    analyse(world.root, "universal")
+    connection = connect_unlocked(world.root)
+    connection.execute("create table analyses as from v_drift")
+    connection.execute(
+        "create or replace view v_drift as select * replace ('other' as prompt_set, "
+        f"-0.1 as upper, false as is_drift, {is_controlled} as is_controlled) from analyses"
+    )
+    statement = "select is_refuted from v_claim_estimates where claim = 'upward_drift'"
+    assert connection.sql(statement).fetchall() == [(is_controlled,)]
 
 
 def test_the_same_analysis_is_done_once_and_another_beside_it(world):

@@ -236,6 +236,18 @@ def test_a_direction_takes_tensors_of_any_kind():
     assert direction.project(x[None, :5].bfloat16()).shape == (1, 5)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_b2_rows_that_are_no_numbers_are_refused(value):
+    x = planted()[0]
+    direction, broken = Direction.fit(x[LABELS], x[~LABELS]), x[LABELS].copy()
+    broken[3, 5] = value
+    for call in (Direction.fit, direction.auroc):
+        with pytest.raises(AxisError, match="x_pos holds NaN or infinity"):
+            call(broken, x[~LABELS])
+        with pytest.raises(AxisError, match="x_neg holds NaN or infinity"):
+            call(x[~LABELS], torch.from_numpy(broken))
+
+
 @pytest.mark.parametrize(
     ("x_pos", "x_neg", "message"),
     [

@@ -16,6 +16,7 @@ from axes.analysis.study.robustness.sensitivity import (
 )
 from axes.analysis.study.run import run_study
 from axes.warehouse.connection import connect, rows
+from tests.rows import put
 from tests.worlds import define_study, make_world
 
 DEFINITION = define_study(("alpha", "beta", "gamma"), evaluate=("other",), align_rows=200)
@@ -96,6 +97,19 @@ def test_the_range_stands_beside_the_figure_and_what_moves_is_warned_of(measured
     assert len(warnings) == len(fragile) > 0
     text = write_report(root, tmp_path / "report.md", study_id).read_text()
     assert all(warning in text for warning in warnings)
+
+
+def test_b1_a_set_that_the_study_has_no_figure_of_breaks_no_report(measured, tmp_path):
+    """As a set of paraphrases, which is varied with the others."""
+    root = shutil.copytree(measured[0], tmp_path / "lake")
+    (varied,) = rows(connect(root), "from stg_variations where figure = 'universal' limit 1")
+    for value, estimate in (("a", 0.2), ("b", 0.9)):
+        row = {**varied, "prompt_set": "paraphrases", "value": value, "estimate": estimate}
+        put(root, "variations", row)
+    connection = connect(root)
+    assert rows(connection, "from v_sensitivity where own is null") == []
+    assert not any("paraphrases" in line for line in sensitivity_warnings(connection, measured[1]))
+    write_report(root, tmp_path / "report.md", measured[1])
 
 
 def test_without_a_measurement_the_study_says_so(measured, tmp_path):
