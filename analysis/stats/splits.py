@@ -12,6 +12,7 @@ scikit-learn and scipy are imported where they are used: a fit under a memory li
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -149,19 +150,41 @@ def near_duplicate_clusters(
     """
     from sklearn.feature_extraction.text import CountVectorizer
 
-    counter = CountVectorizer(analyzer=_shingles)
-    shingles = counter.fit_transform(texts).astype(np.int32)
-    sizes = np.asarray(shingles.sum(axis=1)).ravel()
-    # Shared shingles of a block of texts with all, [block, text] sparse; edges where they suffice.
+    shingles = CountVectorizer(analyzer=_shingles).fit_transform(texts).astype(np.int32)
+    first, second = _close(shingles, shingles, least_overlap)
+    return _components(first, second, len(texts)).astype(np.int64)
+
+
+def has_near_duplicate(
+    texts: Sequence[str], others: Sequence[str], *, least_overlap: float = LEAST_OVERLAP
+) -> Labels:
+    """For each text, whether one of the others is nearly the same.
+
+    >>> has_near_duplicate(["How do I bake bread?", "Why?"], ["how do I bake bread"]).tolist()
+    [True, False]
+    """
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    counter = CountVectorizer(analyzer=_shingles).fit([*texts, *others])
+    own, other = (counter.transform(each).astype(np.int32) for each in (texts, others))
+    found = np.zeros(len(texts), dtype=bool)
+    found[_close(own, other, least_overlap)[0]] = True
+    return found
+
+
+def _close(own: Any, other: Any, least_overlap: float) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of two texts each that are near duplicates; sparse counts `[text, shingle]`."""
+    sizes = [np.asarray(each.sum(axis=1)).ravel() for each in (own, other)]
+    # Shared shingles of a block of texts with all others, [block, text] sparse.
     ends: list[tuple[np.ndarray, np.ndarray]] = []
-    for start in range(0, len(texts), _BLOCK_ROWS):
-        shared = (shingles[start : start + _BLOCK_ROWS] @ shingles.T).tocoo()
+    for start in range(0, own.shape[0], _BLOCK_ROWS):
+        shared = (own[start : start + _BLOCK_ROWS] @ other.T).tocoo()
         rows = shared.row + start
-        union = sizes[rows] + sizes[shared.col] - shared.data
+        union = sizes[0][rows] + sizes[1][shared.col] - shared.data
         is_close = shared.data >= least_overlap * union
         ends.append((rows[is_close], shared.col[is_close]))
     first, second = (np.concatenate(side) for side in zip(*ends, strict=True))
-    return _components(first, second, len(texts)).astype(np.int64)
+    return first, second
 
 
 def _components(first: np.ndarray, second: np.ndarray, node_count: int) -> np.ndarray:

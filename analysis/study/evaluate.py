@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 
 import numpy as np
@@ -19,6 +19,7 @@ from axes.analysis.stats.baselines import (
 )
 from axes.analysis.stats.evaluate import evaluate_scores
 from axes.analysis.stats.neighbours import mutual_knn
+from axes.analysis.stats.splits import has_near_duplicate
 from axes.analysis.study.evaluations import Evaluation, Steps, corrected
 from axes.analysis.study.fit import FittedModel, FittedStudy, Member, paired
 from axes.analysis.study.robustness.shifts import paraphrases, shift_rows
@@ -44,11 +45,13 @@ def evaluate(study: FittedStudy, steps: Steps) -> list[Evaluation]:
     ]
     # Paraphrases of the prompts that directions are fitted on are evaluated in `shift_rows`.
     originals = paraphrases(study, steps.warehouse)
+    copies = _copies(study.reference.member)
     evaluated = [name for name in study.definition.labelled_sets if name not in originals]
     rows += shared_axis_rows(study, steps)
     rows += _baseline_rows(study, evaluated, steps)
     for model in study.models:
         rows += _coverage_rows(study, model.member)
+        rows += _copy_rows(model.member, copies)
         rows += _alignment_rows(study, model)
         rows += _neighbour_rows(study, model, steps)
         for prompt_set in evaluated:
@@ -78,6 +81,30 @@ def _coverage_rows(study: FittedStudy, member: Member) -> list[Evaluation]:
         )
         for prompt_set, metric, count in counts
         if count
+    ]
+
+
+def _copies(member: Member) -> dict[str, float]:
+    """Labelled set -> the share of its prompts that an alignment prompt is nearly the same as.
+
+    Prompts of both, which `alignment_overlap` counts, are not among them.
+    """
+    benign, shares = member.benign.texts.to_pylist(), {}
+    aligned_on = set(member.benign.prompt_ids)
+    for prompt_set, matrix in member.labelled.items():
+        is_copy = has_near_duplicate(matrix.texts.to_pylist(), benign)
+        is_same = np.array([each in aligned_on for each in matrix.prompt_ids])
+        shares[prompt_set] = float((is_copy & ~is_same).mean())
+    return shares
+
+
+def _copy_rows(member: Member, copies: Mapping[str, float]) -> list[Evaluation]:
+    return [
+        Evaluation.of(
+            "coverage", "alignment_copies", Estimate(share), member=member, prompt_set=prompt_set
+        )
+        for prompt_set, share in copies.items()
+        if share
     ]
 
 

@@ -2,8 +2,8 @@
 -- why the numbers cannot tell whether the models share an axis, whatever they are.
 --
 -- position: the order in which premises are named
--- premise: alignment_overlap, few_prompts, no_signal, map, surface, no_agreement,
---   wording, few_controls
+-- premise: alignment_overlap, alignment_copies, few_prompts, no_signal, map, surface,
+--   no_agreement, wording, few_controls
 -- stops: the answers that cannot be given: that the axis is shared (or works on the
 --   model), not shared, or that it breaks down in the model alone; that steering along
 --   it changes the model (steers), or has no effect
@@ -116,6 +116,24 @@ failing as (
         ) as cause
     from evaluations
     where metric = 'alignment_overlap' and estimate > 0
+    union all by name
+    select
+        study_id,
+        prompt_set,
+        model,
+        1 as position,
+        'alignment_copies' as premise,
+        ['shared', 'not shared', 'break'] as stops,
+        model as at_model,
+        null::varchar as scorer,
+        estimate as metric_value,
+        0.01 as compared_with,
+        format(
+            'the alignment set holds copies of the labelled prompts: of {:.0f} % of {}',
+            100 * estimate, prompt_set
+        ) as cause
+    from evaluations
+    where metric = 'alignment_copies' and estimate > 0.01
     union all by name
     select
         study_id,

@@ -179,7 +179,7 @@ final as (
         count(distinct asked.study_id) over (
             partition by asked.prompt_set
         ) as study_count,
-        3 as version,
+        4 as version,
         case
             when verdicts.claim is null then asked.to_decide
             when verdicts.verdict = 'undecided' and asked.claim = 'steering'

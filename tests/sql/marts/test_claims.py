@@ -86,7 +86,7 @@ def model(
             **figure(name, prompt_set, "aligned", value, 0.0, metric),
             "scorer": "aligned",
             "p_value": value,
-            "prompt_set": prompt_set if metric == "alignment_overlap" else None,
+            "prompt_set": prompt_set if metric.startswith("alignment_") else None,
         }
         for metric, value in premises.items()
     ]
@@ -135,6 +135,8 @@ def test_one_model_of_three_decides_a_claim(root, figures, claim, verdict):
     [
         # Premise that fails in one model of three -> the claims that nothing can be told of.
         ({"alignment_overlap": 5.0}, "aligned on, too", {*SHARED, "regime_break"}),
+        ({"alignment_copies": 0.02}, "holds copies of the labelled", {*SHARED, "regime_break"}),
+        ({"alignment_copies": 0.01}, "", set()),
         ({"native": 0.51}, "itself is not shown", {*SHARED, "regime_break"}),
         ({"words": 0.79}, "the baseline word pairs has AUROC 0.790", {*SHARED, "regime_break"}),
         ({"benign_variance_ratio": 0.3}, "may not carry", set()),
