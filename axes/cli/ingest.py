@@ -84,7 +84,7 @@ def activations_command(
     from axes.ingest.activations import ingest_activations, plan_activations
     from axes.ingest.prompts import import_ready_sets
 
-    spec, placement = model_spec(model, options), _placement(options)
+    spec, placement = model_spec(model, options, root), _placement(options)
     request = ActivationRequest(
         prompt_sets=dict.fromkeys(prompt_sets, limit),
         system=read_system(system_file),
@@ -140,7 +140,7 @@ def traces_command(
 
     if (prompt_set is None) == (completions is None):
         raise click.UsageError("give --prompts, or --completions with a file")
-    spec, placement = model_spec(model, options), _placement(options)
+    spec, placement = model_spec(model, options, root), _placement(options)
     options["system"] = read_system(system_file)
     generating, reading = options_of(TraceRequest).keys(), options_of(CompletionRequest).keys()
     if prompt_set is not None:

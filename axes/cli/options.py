@@ -435,12 +435,42 @@ def read_system(path: Path | None) -> str | None:
     return None if path is None else path.read_text().strip()
 
 
-def model_spec(model: str, options: Options) -> ModelSpec:
-    """The model that the loading options name; they are removed from `options`."""
+def model_spec(model: str, options: Options, root: Path | None = None) -> ModelSpec:
+    """The model that the loading options name; they are removed from `options`.
+
+    A name that means nothing here means the folder or file that `root` has a model of that name
+    from, where that still exists.
+    """
     from axes.ingest.models.registry import resolve
+    from axes.warehouse.errors import ModelError
 
     names = ("source", "adapter", "quantization", "attention", "blocks", "engine")
-    return resolve(model, **{name: options.pop(name) for name in names if name in options})
+    stated = {name: options.pop(name) for name in names if name in options}
+    try:
+        return resolve(model, **stated)
+    except ModelError:
+        if stated.get("source") or (source := _stored_source(model, root)) is None:
+            raise
+        return resolve(model, **{**stated, "source": source})
+
+
+def _stored_source(model: str, root: Path | None) -> str | None:
+    """Where the latest version of a stored model came from, if that is a folder or file here."""
+    from axes.warehouse.connection import connect_tables, rows
+    from axes.warehouse.errors import AxesError
+    from axes.warehouse.progress import announce
+
+    try:
+        sql = "select source from models where model = ? order by run_id desc"
+        stored = [] if root is None else rows(connect_tables(root, "models"), sql, [model])
+    except AxesError:
+        return None
+    for row in stored:
+        path = Path(row["source"])
+        if path.is_absolute() and path.exists():
+            announce(f"{model} is loaded from {path}, as {root} says")
+            return str(path)
+    return None
 
 
 def format_for(output: Path | None, output_format: str) -> str:

@@ -111,7 +111,7 @@ def intervene(
     from axes.ingest.labels.refusals import label_refusals
     from axes.ingest.prompts import import_ready_sets
 
-    spec = model_spec(model, options)
+    spec = model_spec(model, options, root)
     options["system"] = read_system(system_file)
     import_ready_sets(root, [prompt_set, benign_set])
     model_id, roles = _register_directions(root, model, prompt_set, seed, options)

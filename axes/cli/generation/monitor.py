@@ -93,7 +93,7 @@ def monitor(
     from axes.warehouse.axes import AXIS_TABLES, find_axis, read_axis_readout
     from axes.warehouse.handle import Warehouse
 
-    spec = model_spec(model, options)
+    spec = model_spec(model, options, root)
     stated = {name: options.pop(name) for name in _OF_MODEL}
     request = ModelRequest(system=read_system(options.pop("system_file")), **stated)
     job = open_job(root, spec, request)
