@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +46,8 @@ _LOCKED = {
     "autoload_known_extensions": False,
     "allow_community_extensions": False,
 }
+# A partition whose value has `..` between two slashes.
+_CLIMBS = re.compile(r"%2F\.\.(%2F|$)", re.IGNORECASE)
 _IS_LOCKED = "select current_setting('lock_configuration')"
 # Rows that DuckDB hands over at a time: one of its vectors.
 _BATCH_ROWS = 2048
@@ -96,7 +99,7 @@ def _connected(
         load_sql(
             connection,
             _location(root) if is_locked else store_at(root).location,
-            index=home if home is None or not is_locked else read_only(home),
+            index=home if home is None or not is_locked else _readable(root, home),
             is_commented=is_commented,
         )
     # From the user's settings, never from the root: a warehouse may be a stranger's.
@@ -287,8 +290,20 @@ def _home(root: Path) -> str:
 
 def _location(root: Path) -> str:
     """Where a locked connection finds the tables: in a file system that only reads."""
+    location = store_at(root).location
+    return location if isinstance(root, RemoteRoot) else _readable(root, location)
+
+
+def _readable(root: Path, path: str) -> str:
+    """A path of this disk as a locked connection is given it.
+
+    DuckDB refuses to open `a/../b`, written in percent as the value of a partition too, in any file
+    system but its own: a root with such a value is read through that.
+    """
     store = store_at(root)
-    return store.location if isinstance(root, RemoteRoot) else read_only(store.location)
+    tables = [] if isinstance(root, RemoteRoot) else list(TABLES.values())
+    folders = (folder.name for table in tables for folder in store.partitions(table))
+    return path if any(map(_CLIMBS.search, folders)) else read_only(path)
 
 
 def _open(root: Path, *tables: str, is_locked: bool) -> Connection:
@@ -314,7 +329,7 @@ def _locked(connection: Connection, root: Path, settings: Mapping[str, object]) 
     """The connection, which from now on reads the folders of the tables and nothing else."""
     # DuckDB compares with the pattern of a view, where the root may have escaped characters.
     places = [f"{_location(root)}/{name}" for name in TABLES]
-    places.append(f"{read_only(_home(root))}/{INDEX}")
+    places.append(f"{_readable(root, _home(root))}/{INDEX}")
     folders = sorted({*places, *map(glob.escape, places)})
     for name, value in {**settings, **_LOCKED, "allowed_directories": folders}.items():
         connection.execute(f"set {name} = $1", [value])

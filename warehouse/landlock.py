@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 import sys
+from pathlib import Path
 
 _CREATE_RULESET = 444
+_ADD_RULE = 445
 _RESTRICT_SELF = 446
 _VERSION = 1
+_PATH_BENEATH = 1
 _NO_NEW_PRIVILEGES = 38
 # `LANDLOCK_ACCESS_FS_`: write_file, and remove_dir to make_sym.
 _WRITING = 1 << 1 | sum(1 << bit for bit in range(4, 13))
 _REFER, _TRUNCATE = 1 << 13, 1 << 14
 
 
-def forbid_writing() -> bool:
+def forbid_writing(except_below: Path | None = None) -> bool:
     """From now on no file can be written, made, emptied, moved or deleted; False where it cannot.
 
+    Below one folder, which exists, they can.
     Files that are open stay so. It cannot be taken back. Start other threads afterwards: those
     that run already keep their rights.
     """
@@ -36,6 +41,11 @@ def forbid_writing() -> bool:
     if ruleset < 0:
         return False
     try:
+        if except_below is not None:
+            folder = os.open(except_below, os.O_PATH | os.O_DIRECTORY)
+            rule = struct.pack("=Qi", rights.value, folder)
+            system(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0)
+            os.close(folder)
         ctypes.CDLL(None).prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
         return bool(system(_RESTRICT_SELF, ruleset, 0) == 0)
     finally:

@@ -34,7 +34,7 @@ import pyarrow as pa
 from axes.warehouse.connection import Connection, connect, distinct_names
 from axes.warehouse.errors import MAX_MESSAGE, AxesError, QueryError
 from axes.warehouse.landlock import forbid_writing
-from axes.warehouse.storage.roots import resolved, root_path
+from axes.warehouse.storage.roots import RemoteRoot, resolved, root_path
 from axes.warehouse.storage.store import store_at
 from axes.warehouse.syntax import Node, duckdb_message, nodes, parser, syntax_tree
 from axes.warehouse.tables.catalog import sql_files, stored_catalog
@@ -346,9 +346,14 @@ def _late(limits: Limits) -> str:
     return f"the statement took longer than {limits.seconds:g} s"
 
 
-def _limit_process(limits: Limits) -> None:
+def _limit_process(root: Path, limits: Limits) -> None:
     """No files written, no core, and an end to processor time and memory whatever DuckDB does."""
-    forbid_writing()
+    if isinstance(root, RemoteRoot):  # What is read of an object store passes through its cache.
+        home = store_at(root).home
+        home.mkdir(parents=True, exist_ok=True)
+        forbid_writing(home)
+    else:
+        forbid_writing()
     processor = int(limits.seconds * limits.threads + _STARTING_SECONDS)
     memory = (2 * limits.memory_mb + 1024) << 20
     for kind, value in (
@@ -372,7 +377,7 @@ def _main(root: Path, limits: Limits) -> int:
 
     Ends where stdin closes without a statement: nobody is left to ask one.
     """
-    _limit_process(limits)
+    _limit_process(root, limits)
     try:
         connection = locked(root, limits)
         _warm_up(connection)

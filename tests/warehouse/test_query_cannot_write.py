@@ -241,7 +241,7 @@ def test_s1_a_process_of_safe_mode_gives_up_writing(monkeypatch: pytest.MonkeyPa
     asked = []
     monkeypatch.setattr("axes.warehouse.safe.forbid_writing", lambda: asked.append(1))
     monkeypatch.setattr("axes.warehouse.safe.resource.setrlimit", lambda *_: None)
-    _limit_process(Limits())
+    _limit_process(Path("lake"), Limits())
     assert asked == [1]
 
 

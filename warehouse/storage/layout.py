@@ -197,7 +197,7 @@ def read_version(root: Path) -> tuple[int, bool]:
     require_no_link(root, marker)
     try:
         return parse_version(read_file(marker, _MARKER_BYTES))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (RootError, OSError, ValueError, KeyError, TypeError) as error:
         raise RootError(
             f"{marker} cannot be read ({error!r}): `axes warehouse repair` writes it again"
         ) from error

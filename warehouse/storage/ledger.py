@@ -164,7 +164,7 @@ def sha256(path: Path) -> str:
 
 
 def read_ledger(root: Path, table: str) -> dict[str, Entry]:
-    """Path below the root -> entry. A line that is torn, or no event of the table, is passed over.
+    """Path below the root -> entry. A line that is torn, or no event, is passed over.
 
     Raises `RootError` where the ledger is no regular file.
     """
@@ -176,9 +176,8 @@ def read_ledger(root: Path, table: str) -> dict[str, Entry]:
     for line in lines:
         try:
             event = parse_json(line)
-            inside(root / table, event["file"].removeprefix(f"{table}/"))
-            if event["file"].startswith(f"{table}/"):
-                _apply(entries, event)
+            inside(root, event["file"])
+            _apply(entries, event)
         except (RootError, ValueError, KeyError, TypeError, AttributeError):
             continue
     return entries
@@ -229,9 +228,9 @@ def settle(root: Path, table: str) -> None:
     events: list[_Event] = []
     for name, entry in sorted(entries.items()):
         path = root / name
-        if not path.exists() and not entry.is_due:
+        if not path.is_file() and not entry.is_due:
             continue
-        if len(entry.records) > 1 and path.exists():
+        if len(entry.records) > 1 and path.is_file():
             digest = sha256(path)
             same = [stored for stored in entry.records if stored.sha256 == digest]
             entry.records = same[:1] or entry.records

@@ -47,7 +47,7 @@ class ReadOnlyFiles(AbstractFileSystem):
         found = Path("/").glob(path.removeprefix(_PREFIX).lstrip("/"))
         return [read_only(each.as_posix()) for each in found]
 
-    def info(self, path: str, **_: Any) -> dict[str, Any]:
+    def info(self, path: str, **_: Any) -> dict[str, object]:
         """Name, size and type; raises `RootError` where there is no such file."""
         status = self._path(path).lstat()
         kind = "file" if stat.S_ISREG(status.st_mode) else "other"
