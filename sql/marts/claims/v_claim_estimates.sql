@@ -21,8 +21,8 @@
 -- is_refuted: of shared_axis it is not met, and lies below 0.5, or no model's interval
 --   reaches 0.6; of gains_for_weak_models it lies below 0.02, the smallest gain that
 --   counts; a threshold transfers; the class rises less under every control, or a
---   control is shown to explain the difference; every effect of steering is shown to be smaller than the
---   null; else the interval lies on the other side of the null. Where
+--   control is shown to explain the difference; every effect of steering is shown to be
+--   smaller than the null; else the interval lies on the other side of the null. Where
 --   one model decides, its interval holds at 95 % for all models together
 create view v_claim_estimates as
 with
